@@ -1,0 +1,1 @@
+"""The facts of a place, and of AWS that both halves need."""

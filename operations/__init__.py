@@ -1,0 +1,1 @@
+"""What people do from a shell: the `tickworks` command. Nobody imports this package."""
