@@ -69,7 +69,7 @@ LAST_COARSE_TEMPLATE: Final = 44
 the schema version (version 9 carries both)."""
 
 
-def _block(size: int, **fields: tuple[str, int]) -> np.dtype:
+def _block(size: int, /, **fields: tuple[str, int]) -> np.dtype:
     """A block of ``size`` bytes; each field is (NumPy format, offset)."""
     return np.dtype(
         {
