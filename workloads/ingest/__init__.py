@@ -1,0 +1,1 @@
+"""From multicast to committed ticks: receive, spool, arbitrate, decode, store."""

@@ -1,0 +1,103 @@
+"""The edge between a job and whoever started it: its config, its progress, its result.
+
+A job is a program: ``python -m workloads.<name>.job --config FILE [--field value ...]``. It reports on
+stdout, one JSON object a line, each with an ``event``: ``ready``, ``progress``, ``done``, ``error``.
+"""
+
+import dataclasses
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic import TypeAdapter, ValidationError
+
+from workloads.errors import WorkloadError
+
+Config = TypeVar("Config")
+
+_stdout_lock = threading.Lock()
+
+
+class JobConfigError(WorkloadError):
+    """A job was given a config that it cannot use."""
+
+
+def emit(event: str, **fields: Any) -> None:
+    """Tell whoever started this job; safe from any thread."""
+    line = json.dumps({"event": event, **fields}, default=str)
+    with _stdout_lock:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+def commands() -> Iterator[str]:
+    """Lines that whoever started this job writes to its stdin, until it closes it."""
+    for line in sys.stdin:
+        yield line.strip()
+
+
+def config_json(config: Any) -> str:
+    """The text that ``--config`` reads back into an equal config."""
+    return TypeAdapter(type(config)).dump_json(config, indent=2).decode()
+
+
+def parse_config(cls: type[Config], text: str, where: str) -> Config:
+    """Read a frozen config dataclass from JSON. Unknown and wrong values are named, with the known fields."""
+    try:
+        return TypeAdapter(cls).validate_json(text)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'config'}: {item['msg']} (got {item.get('input')!r})"
+            for item in error.errors()
+        )
+        raise JobConfigError(f"{where} is no {cls.__name__}: {problems}") from error
+
+
+def job_main(cls: type[Config], run: Callable[[Config], Any], doc: str | None) -> None:
+    """The ``main()`` of a job: ``--config`` plus one option for each field of its config dataclass.
+
+    A known error becomes one ``error`` line and exit status 1; an unknown one keeps its traceback.
+    """
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # Config is a dataclass by contract
+
+    def callback(config: str | None, **overrides: str | None) -> None:
+        try:
+            text = Path(config).read_text() if config else "{}"
+            values = json.loads(text)
+            values.update({k: _value(v) for k, v in overrides.items() if v is not None})
+            run(parse_config(cls, json.dumps(values), config or "the command line"))
+        except WorkloadError as error:
+            emit("error", error=type(error).__name__, message=str(error))
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.filename is None:
+                raise
+            emit("error", error=type(error).__name__, message=str(error))
+            raise click.ClickException(str(error)) from error
+
+    options: list[click.Parameter] = [
+        click.Option(["--config"], help="JSON file with the whole config.", metavar="FILE"),
+        *(
+            click.Option([f"--{f.name.replace('_', '-')}", f.name], help=f"Default: {_default(f)}.", metavar="V")
+            for f in fields
+        ),
+    ]
+    click.Command(cls.__name__, callback=callback, params=options, help=doc)()
+
+
+def _value(text: str) -> Any:
+    """An override as JSON where it is JSON, else as the string that it is."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return repr(field.default)
+    return "required" if field.default_factory is dataclasses.MISSING else repr(field.default_factory())
