@@ -82,7 +82,7 @@ def job_main(cls: type[Config], run: Callable[[Config], Any], doc: str | None) -
     options: list[click.Parameter] = [
         click.Option(["--config"], help="JSON file with the whole config.", metavar="FILE"),
         *(
-            click.Option([f"--{f.name.replace('_', '-')}", f.name], help=f"Default: {_default(f)}.", metavar="V")
+            click.Option([f"--{f.name.replace('_', '-')}", f.name], help=f"Default: {_default(f)}.")
             for f in fields
         ),
     ]

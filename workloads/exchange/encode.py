@@ -261,7 +261,9 @@ def snapshot_root(
 
 
 @writer
-def snapshot_entry(at, price, size, orders, level, reference_date, open_close_flag, settl_price_type, entry_type):
+def snapshot_entry(
+    at, price, size, orders, level, reference_date, open_close_flag, settl_price_type, entry_type
+):
     store_i64(at, np.int64(price))
     store_i32(at + np.uintp(8), np.int32(size))
     store_i32(at + np.uintp(12), np.int32(orders))
@@ -296,7 +298,9 @@ def snapshot_order_entry(at, order_id, priority, price, size, entry_type):
 
 
 _NULLS: dict[str, int] = {
-    **dict.fromkeys(("tick_value", "unit_quantity", "reference_price", "strike", "min_cab_price"), mdp3.NULL_I64),
+    **dict.fromkeys(
+        ("tick_value", "unit_quantity", "reference_price", "strike", "min_cab_price"), mdp3.NULL_I64
+    ),
     **dict.fromkeys(("high_limit", "low_limit", "max_variation", "price_ratio"), mdp3.NULL_I64),
     **dict.fromkeys(("open_interest", "cleared_volume", "decay_quantity"), mdp3.NULL_I32),
     **dict.fromkeys(("original_contract_size", "contract_multiplier"), mdp3.NULL_I32),

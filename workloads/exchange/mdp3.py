@@ -454,7 +454,9 @@ ENTRY: Final[dict[int, np.dtype]] = {
         aggressor=("u1", 32),
         action=("u1", 33),
     ),
-    VOLUME_LONG: _block(24, size=("<u8", 0), instrument_id=("<i4", 8), rpt_seq=("<u4", 12), action=("u1", 16)),
+    VOLUME_LONG: _block(
+        24, size=("<u8", 0), instrument_id=("<i4", 8), rpt_seq=("<u4", 12), action=("u1", 16)
+    ),
     SESSION_STATISTICS_LONG: _block(
         32,
         price=("<i8", 0),

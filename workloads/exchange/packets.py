@@ -44,12 +44,14 @@ class Packets:
     @property
     def seq(self) -> NDArray[np.uint32]:
         """MsgSeqNum of each packet; 0 where a packet is shorter than its header."""
-        return _field(self.buffer, self.offset, self.length, 0, 4).astype(np.uint32)
+        seq: NDArray[np.uint32] = _field(self.buffer, self.offset, self.length, 0, 4).astype(np.uint32)
+        return seq
 
     @property
     def ts_sent(self) -> NDArray[np.int64]:
         """SendingTime of each packet, ns since the epoch; 0 where a packet is shorter than its header."""
-        return _field(self.buffer, self.offset, self.length, 4, 8).astype(np.int64)
+        sent: NDArray[np.int64] = _field(self.buffer, self.offset, self.length, 4, 8).astype(np.int64)
+        return sent
 
 
 @njit(nogil=True, cache=True)

@@ -2,7 +2,7 @@
 
 Record, little-endian, 24 bytes and the payload, padded to a multiple of 8:
 
-    length u16 @0 | feed u8 @2 | flags u8 @3 | kernel_drops u32 @4 | ts_recv i64 @8 | ts_read i64 @16 | payload
+    length u16 @0, feed u8 @2, flags u8 @3, kernel_drops u32 @4, ts_recv i64 @8, ts_read i64 @16, payload
 
 ``kernel_drops`` counts what the kernel has dropped on that socket so far (SO_RXQ_OVFL). ``ts_recv`` is
 the kernel's stamp of the packet's arrival, ``ts_read`` our clock when the batch was read, both ns since

@@ -45,9 +45,9 @@ class TableSchema:
 
 
 def _table(name: str, fields: list[pa.Field], dictionary: tuple[str, ...] = ()) -> TableSchema:
-    few_values = ("venue", "entry_index", "instrument_id", "event_flags", "row_flags", "template", *dictionary)
+    everywhere = ("venue", "entry_index", "instrument_id", "event_flags", "row_flags", "template")
     names = [field.name for field in fields]
-    return TableSchema(name, pa.schema(fields), tuple(n for n in few_values if n in names))
+    return TableSchema(name, pa.schema(fields), tuple(n for n in (*everywhere, *dictionary) if n in names))
 
 
 MBO = _table(
@@ -232,8 +232,19 @@ DEFINITIONS = _table(
         pa.field("depth", pa.uint8()),  # MarketDepth of the outright book (feed type GBX)
         pa.field("activation", TIMESTAMP),
         pa.field("expiration", TIMESTAMP),
-        pa.field("legs", pa.list_(pa.struct([("instrument_id", pa.int32()), ("side", pa.uint8()),
-                                             ("ratio", pa.uint8()), ("price", pa.int64())]))),
+        pa.field(
+            "legs",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("instrument_id", pa.int32()),
+                        ("side", pa.uint8()),
+                        ("ratio", pa.uint8()),
+                        ("price", pa.int64()),
+                    ]
+                )
+            ),
+        ),
         pa.field("guid", pa.uint64()),
         pa.field("row_flags", pa.uint8()),
         pa.field("template", pa.uint8()),
@@ -291,5 +302,8 @@ FEEDS = _table(
 
 TABLES: dict[str, TableSchema] = {
     table.name: table
-    for table in (MBO, MBP, TRADES, TRADE_ORDERS, STATISTICS, LIMITS, STATUS, DEFINITIONS, SNAPSHOTS, GAPS, PACKETS, FEEDS)
+    for table in (
+        *(MBO, MBP, TRADES, TRADE_ORDERS, STATISTICS, LIMITS, STATUS, DEFINITIONS, SNAPSHOTS),
+        *(GAPS, PACKETS, FEEDS),
+    )
 }
