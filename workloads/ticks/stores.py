@@ -291,6 +291,7 @@ class S3Store:
                         Bucket=self.bucket,
                         Key=self.prefix + key,
                         Body=body,
+                        ChecksumAlgorithm="SHA256",
                         ChecksumSHA256=checksum,
                         IfNoneMatch="*",
                     )
