@@ -1,0 +1,146 @@
+"""The spool: what was received, on local disk before anything else happens to it.
+
+A folder of numbered segments. A segment is a magic and a run of frames; a frame is a batch of records
+(`workloads.ingest.frames`) behind 16 bytes: magic u32, length u32, CRC-32 u32, number of records u32.
+The receive path waits for nothing but `append`; `sync` makes what was appended durable. A reader walks
+whole frames only; a frame that was being written when the power failed fails its checksum and ends the
+segment. Segments are removed by whoever has stored their content elsewhere.
+"""
+
+import errno
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workloads.ingest.errors import SpoolError
+
+MAGIC: Final = b"TICKSPL1"
+FRAME_MAGIC: Final = 0x4D415246
+FRAME_HEADER_BYTES: Final = 16
+MAX_FRAME_BYTES: Final = 64 << 20
+_NAME: Final = re.compile(r"(\d{8})\.spool$")
+
+
+class SpoolWriter:
+    """Appends frames to the newest segment of a folder. One writer a folder: a lock file says who."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.number = number
+        self.position = 0
+        """Bytes of the open segment that a reader may read."""
+        self.synced_records = 0
+        """Records, over all segments of this writer, that survive a power failure."""
+        self._folder = folder
+        self._records = 0
+        self._fd = self._open()
+
+    @property
+    def path(self) -> Path:
+        """The open segment."""
+        return segment_path(self._folder, self.number)
+
+    def append(self, records: NDArray[np.uint8], count: int) -> None:
+        """Write ``count`` records as one frame."""
+        data = records.data
+        header = np.array([FRAME_MAGIC, len(records), zlib.crc32(data), count], "<u4").tobytes()
+        self._write(memoryview(header))
+        self._write(data)
+        self.position += FRAME_HEADER_BYTES + len(records)
+        self._records += count
+
+    def sync(self) -> None:
+        """Make everything appended so far durable."""
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise _failure(error, self.path) from error
+        self.synced_records = self._records
+
+    def rotate(self) -> None:
+        """Close the open segment and begin the next."""
+        self.close()
+        self.number += 1
+        self._fd = self._open()
+
+    def close(self) -> None:
+        """Close the open segment for good."""
+        self.sync()
+        os.close(self._fd)
+
+    def _open(self) -> int:
+        try:
+            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            os.write(fd, MAGIC)
+            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.fsync(folder)
+            os.close(folder)
+        except OSError as error:
+            raise _failure(error, self.path) from error
+        self.position = len(MAGIC)
+        return fd
+
+    def _write(self, data: memoryview) -> None:
+        while len(data):
+            try:
+                data = data[os.write(self._fd, data) :]
+            except OSError as error:
+                raise _failure(error, self.path) from error
+
+
+def segment_path(folder: Path, number: int) -> Path:
+    """Where segment ``number`` lies."""
+    return folder / f"{number:08d}.spool"
+
+
+def segments(folder: Path) -> list[int]:
+    """Numbers of the segments in a folder, oldest first."""
+    found = (_NAME.fullmatch(path.name) for path in folder.glob("*.spool"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def frames(path: Path, start: int = 0, stop: int | None = None) -> Iterator[tuple[NDArray[np.uint8], int, int]]:
+    """Whole frames between two positions of a segment: (records, how many, position behind the frame).
+
+    ``start`` 0 is the beginning of the segment. Ends at the first frame that is not whole: a segment that
+    was being written when its writer died ends there.
+
+    Raises
+    ------
+    SpoolError
+        If the file is not a spool segment, or a damaged frame is followed by more data than a torn write
+        can leave.
+    """
+    with path.open("rb") as file:
+        if start == 0:
+            magic = file.read(len(MAGIC))
+            if magic != MAGIC[: len(magic)]:
+                raise SpoolError(f"{path} is no spool segment; move it out of the spool folder")
+            start = len(MAGIC)
+        file.seek(start)
+        while stop is None or start < stop:
+            header = file.read(FRAME_HEADER_BYTES)
+            if len(header) < FRAME_HEADER_BYTES:
+                return
+            magic_word, length, checksum, count = (int(word) for word in np.frombuffer(header, "<u4"))
+            if magic_word != FRAME_MAGIC or length > MAX_FRAME_BYTES:
+                return
+            data = file.read(length)
+            if len(data) < length or zlib.crc32(data) != checksum:
+                return
+            start += FRAME_HEADER_BYTES + length
+            yield np.frombuffer(data, np.uint8), count, start
+
+
+def _failure(error: OSError, path: Path) -> SpoolError:
+    if error.errno == errno.ENOSPC:
+        return SpoolError(
+            f"no space left for the spool at {path}; free space or give another folder. "
+            f"What was written so far is safe and will be finished by the next start"
+        )
+    return SpoolError(f"cannot write the spool at {path}: {error.strerror}")
