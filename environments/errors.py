@@ -17,7 +17,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake in an environment, as one sentence."""
+    """One mistake in an environment. As a string it is one sentence on one line, whatever the value holds."""
 
     key: str
     """Path of the key, as in ``vpcs.transit.cidr``; a channel goes by its id: ``channels[310].venue``."""
@@ -31,4 +31,5 @@ class Problem:
     """What to write instead."""
 
     def __str__(self) -> str:
-        return f"{self.key} = {self.value}: {self.rule} ({self.source}); {self.remedy}."
+        text = f"{self.key} = {self.value}: {self.rule} ({self.source}); {self.remedy}."
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -39,7 +39,11 @@ def load(name_or_path: str | Path) -> EnvironmentConfig:
         single value is right.
     """
     path = _path(name_or_path)
-    values = _read(path)
+    return parse(_read(path), path)
+
+
+def parse(values: Mapping[str, Any], path: Path) -> EnvironmentConfig:
+    """Check the values that TOML gave; ``path`` is where they are from. Raises as `load` does."""
     try:
         config = EnvironmentConfig.model_validate(values)
     except ValidationError as error:
@@ -111,7 +115,9 @@ def _problem(error: ErrorDetails, values: Mapping[str, Any]) -> Problem:
         )
     meaning = (field.description or "").rstrip(".") if field else ""
     if error["type"] == "missing":
-        return Problem(key, "(none)", f"this key is required: {meaning}", aws.KIT, f"write {last} = ...")
+        return Problem(
+            key, "(none)", f"this key is required: {meaning}", aws.KIT, f"write {last} = <its value>"
+        )
     rule = error["msg"][0].lower() + error["msg"][1:]
     remedy = f"write what it means: {meaning}" if meaning else "write a value of that kind"
     return Problem(key, value, rule, aws.KIT, remedy)
@@ -167,4 +173,4 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     text = f'"{value}"' if isinstance(value, str) else str(value)
-    return text.replace("\n", "\\n") if len(text) <= 60 else text[:57].replace("\n", "\\n") + "..."
+    return text if len(text) <= 60 else f"{text[:57]}..."
