@@ -40,7 +40,7 @@ GRE_OVERHEAD = "RFC 2784: 20 B of IPv4 and 4 B of GRE"
 POINT_TO_POINT = "GRE point-to-point links of this kit, docs/environments.md"
 PORTS = "capabilities(7), CAP_NET_BIND_SERVICE"
 MIC = "ISO 10383"
-MARKET_TABLES = "market tables, docs/environments.md"
+MARKET_TABLES = "market tables, workloads/ticks/schema.py"
 KIT = "docs/environments.md"
 
 _REGIONS = """

@@ -16,7 +16,6 @@ from environments.errors import ConfigError
 from environments.files import FOLDER, load, names
 from environments.model import Section
 
-
 PAGE = Path(__file__).parents[2] / "docs" / "environments.md"
 
 
