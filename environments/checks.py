@@ -504,17 +504,22 @@ def _ways(config: EnvironmentConfig, topology: Topology) -> Iterator[Problem]:
 
 
 def _membership(_: EnvironmentConfig, topology: Topology) -> Iterator[Problem]:
+    crowded: dict[tuple[str, ...], list[tuple[IPv4Address, int]]] = defaultdict(list)
     for domain in topology.domains:
         for group, members in domain.members.items():
             if len(members) > aws.MEMBERS_PER_GROUP:
-                receivers = dict.fromkeys(member.receiver for member in members)
-                yield Problem(
-                    " + ".join(f"receivers.{receiver}.hosts" for receiver in receivers),
-                    len(members),
-                    f"group {group} would have this many members and may have {aws.MEMBERS_PER_GROUP}",
-                    aws.TGW_QUOTAS,
-                    f"write at most {aws.MEMBERS_PER_GROUP} hosts in all",
-                )
+                receivers = tuple(dict.fromkeys(member.receiver for member in members))
+                crowded[receivers].append((group, len(members)))
+    for receivers, groups in crowded.items():
+        group, count = groups[0]
+        more = f" (and {len(groups) - 1} more)" if len(groups) > 1 else ""
+        yield Problem(
+            " + ".join(f"receivers.{receiver}.hosts" for receiver in receivers),
+            count,
+            f"group {group}{more} would have this many members and may have {aws.MEMBERS_PER_GROUP}",
+            aws.TGW_QUOTAS,
+            f"write at most {aws.MEMBERS_PER_GROUP} hosts in all",
+        )
     total = sum(
         sum(map(len, domain.members.values())) + sum(map(len, domain.sources.values()))
         for domain in topology.domains

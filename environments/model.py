@@ -163,7 +163,7 @@ ChannelId = Annotated[
     _between(
         1,
         65_535,
-        "a channel id lies between 1 and 65535, for the tables store it in 16 bits",
+        "a channel id is a number from 1 to 65535, for the tables store it in 16 bits",
         aws.MARKET_TABLES,
         "write the number that the venue's feed configuration gives, such as 310",
     ),
@@ -173,7 +173,7 @@ Port = Annotated[
     _between(
         1_024,
         65_535,
-        "a feed's UDP port lies between 1024 and 65535, for ports below need a privilege",
+        "a feed's UDP port is a number from 1024 to 65535, for ports below need a privilege",
         aws.PORTS,
         "write the port that the venue's feed configuration gives, such as 14310",
     ),
@@ -403,11 +403,11 @@ class Router(Section):
     wan_subnet: SubnetName
     """Subnet of the interface that tunnels end on."""
     wan_address: HostAddress
-    """Its IPv4 address."""
+    """IPv4 address of that interface, inside wan_subnet."""
     lan_subnet: SubnetName
     """Subnet of the interface that multicast leaves by; in a multicast domain."""
     lan_address: HostAddress
-    """Its IPv4 address."""
+    """IPv4 address of that interface, inside lan_subnet."""
 
 
 class Tunnel(Section):

@@ -558,6 +558,11 @@ def test_several_contradictions_are_all_reported() -> None:
     assert len(found) == 3
 
 
+def test_too_many_members_are_one_sentence_however_many_groups_they_join() -> None:
+    (sentence,) = sentences({"receivers.trading.hosts": 101})
+    assert "group 232.1.0.1 (and 1 more) would have this many members" in sentence
+
+
 def test_a_bucket_name_of_63_characters_is_the_longest() -> None:
     values = edited(
         {"name": "n" * 15, "archive.buckets.prefix": "p" * 31, "archive.buckets.replica_regions": []}
