@@ -1,0 +1,298 @@
+import json
+import re
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner, Result
+
+from operations.ticks import aligned, decimal, parse_time, ticks
+from workloads.ticks.archive import Partition, open_archive
+from workloads.ticks.codes import Action, EventFlag, RowFlag, Side
+from workloads.ticks.schema import TABLES
+
+NANO = 1_000_000_000
+MONDAY = Partition("XCME", date(2026, 1, 5), 310)
+WEDNESDAY = Partition("XCME", date(2026, 1, 7), 310)
+START = int(np.datetime64("2026-01-05T14:30", "ns").astype(np.int64))
+LATER = START + 2 * 86_400 * NANO
+IDENTITY = {"venue": "XCME", "channel": 310, "epoch": 2026010400, "msg_index": 0, "entry_index": 0}
+
+
+def table(name: str, *rows: dict) -> pa.Table:
+    return pa.Table.from_pylist([{**IDENTITY, **row} for row in rows], schema=TABLES[name].arrow)
+
+
+def sent(seq: int, ts: int = START) -> dict:
+    return {"seq": seq, "ts_event": ts + seq, "ts_sent": ts + seq, "ts_recv": ts + seq + 1000}
+
+
+def order(seq: int, order_id: int, price: float, size: int, side: Side, action=Action.NEW, **more) -> dict:
+    return {
+        **sent(seq),
+        "instrument_id": 1,
+        "order_id": order_id,
+        "priority": seq,
+        "price": int(price * NANO),
+        "size": size,
+        "side": side,
+        "action": action,
+        "event_flags": EventFlag.END,
+        "row_flags": 0,
+        **more,
+    }
+
+
+ORDERS = [
+    order(1, 11, 4810.25, 3, Side.BUY),
+    order(2, 12, 4810.25, 2, Side.BUY),
+    order(3, 13, 4810.5, 7, Side.SELL),
+    order(4, 14, 4811.0, 1200, Side.SELL),
+    order(5, 15, 4810.0, 1, Side.BUY, instrument_id=2),
+    order(6, 13, 4810.5, 4, Side.SELL, Action.CHANGE),
+    order(7, 12, 4810.25, 2, Side.BUY, Action.DELETE, row_flags=RowFlag.STALE | RowFlag.FEED_B),
+]
+DEFINITION = {
+    **sent(0),
+    "instrument_id": 1,
+    "symbol": "ESH6",
+    "currency": "USD",
+    "tick": NANO // 4,
+    "update_action": ord("A"),
+}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> str:
+    """Two trading dates of one channel, with Tuesday missing and packets 8 and 9 lost."""
+    archive = open_archive(str(tmp_path_factory.mktemp("archive")))
+    archive.commit("definitions", MONDAY, {"d": table("definitions", DEFINITION)})
+    archive.commit("mbo", MONDAY, {"m": table("mbo", *ORDERS)})
+    archive.commit("mbo", WEDNESDAY, {"m": table("mbo", {**ORDERS[0], **sent(20, LATER), "order_id": 20})})
+    packets = [
+        {**sent(seq), "ts_recv_a": START + seq, "ts_recv_b": START + seq + skew, "bytes": 100, "messages": 2}
+        for seq, skew in ((1, 1000), (2, 3000), (3, -500))
+    ]
+    packets += [{**sent(4), "ts_recv_a": None, "ts_recv_b": START, "bytes": 100, "messages": 1}]
+    archive.commit("packets", MONDAY, {"p": table("packets", *packets)})
+    lost = {"first_seq": 8, "last_seq": 9, "reason": "passed", "outcome": "lost", "ts_before": START}
+    archive.commit(
+        "gaps",
+        MONDAY,
+        {"g": table("gaps", lost, {**lost, "first_seq": 12, "last_seq": 12, "outcome": "late"})},
+    )
+    feeds = [{"feed": feed, "packets": 4, "kernel_drops": 5, "malformed": 0} for feed in ("A", "A", "B")]
+    archive.commit("feeds", MONDAY, {"f": table("feeds", *feeds)})
+    return archive.uri
+
+
+@pytest.fixture
+def run(archive: str):
+    def run(command: str, *arguments: str) -> Result:
+        result = CliRunner().invoke(ticks, [command, "--archive", archive, *arguments])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    return run
+
+
+def test_show_lists_the_tables_with_rows_and_time_span(run):
+    lines = run("show").stdout.splitlines()
+    (mbo,) = [line.split() for line in lines if line.startswith("mbo")]
+    assert mbo[:4] == ["mbo", "2", "2", "8"]
+    assert mbo[5:] == ["2026-01-05T14:30:00.000000001Z", "2026-01-07T14:30:00.000000020Z"]
+    assert re.search(r"data commit [0-9a-f]{20}$", lines[-1])
+
+
+def test_show_as_json_carries_the_data_commit(run, archive: str):
+    shown = json.loads(run("show", "--json").stdout)
+    assert shown["data_commit"] == open_archive(archive).data_commit().id
+    assert {row["table"]: row["rows"] for row in shown["tables"]}["gaps"] == 2
+
+
+def test_rows_are_shown_with_names_and_exact_prices(run):
+    result = run("show", "--table", "mbo", "--limit", "2", "--columns", "ts_sent,side,action,price,row_flags")
+    assert result.stdout.splitlines() == [
+        "ts_sent                         side  action    price  row_flags",
+        "2026-01-05T14:30:00.000000001Z  buy   new     4810.25",
+        "2026-01-05T14:30:00.000000002Z  buy   new     4810.25",
+    ]
+    assert "2 of 8 rows" in result.stderr
+
+
+def test_columns_without_values_are_left_out_on_a_terminal(run):
+    header = run("show", "--table", "definitions").stdout.splitlines()[0].split()
+    assert "symbol" in header
+    assert "strike" not in header
+
+
+def test_rows_can_be_piped_as_csv_and_json(run):
+    csv = run("show", "--table", "mbo", "--limit", "0", "--csv", "--columns", "seq,price,row_flags").stdout
+    assert csv.splitlines()[0] == "seq,price,row_flags"
+    assert csv.splitlines()[7] == "7,4810.25,stale+feed_b"
+    assert len(csv.splitlines()) == 9
+    rows = [json.loads(line) for line in run("show", "--table", "gaps", "--json").stdout.splitlines()]
+    assert [(row["first_seq"], row["outcome"]) for row in rows] == [(8, "lost"), (12, "late")]
+
+
+def test_an_unknown_table_or_column_is_wrong_usage(run):
+    assert run("show", "--table", "mbq").exit_code == 2
+    result = run("show", "--table", "mbo", "--columns", "prise")
+    assert result.exit_code == 2
+    assert "mbo has no column prise" in result.stderr
+
+
+def test_quality_tells_shares_skew_gaps_drops_and_missing_dates(run):
+    result = run("quality")
+    assert result.exit_code == 3
+    for text in (
+        "XCME 2026-01-05 channel 310",
+        "4, 7 messages, 400 bytes",
+        "A 50.00% (alone 0.00%), B 50.00% (alone 25.00%)",
+        "largest 3.0 µs",
+        "2: 2 packets lost, 1 came late",
+        "epoch 2026010400 seq 8-9 lost (passed)",
+        "feed A    8 packets, 0 duplicates, 0 late, 10 dropped by our kernel",
+        "7 rows, 1 stale, 1 feed_b",
+        "1 of 1,380 minutes with packets (0.1%), 2026-01-04T23:00Z to 2026-01-05T22:00Z",
+        "missing: XCME channel 310: nothing of trading date 2026-01-06",
+    ):
+        assert text in result.stdout
+
+
+def test_quality_as_json_is_one_object_per_partition(run):
+    monday, wednesday = map(json.loads, run("quality", "--json").stdout.splitlines())
+    assert (monday["lost_packets"], monday["packets"]["skew_max"]) == (2, 3000)
+    assert monday["session"]["minutes"] == 23 * 60
+    assert (wednesday["packets"], wednesday["gaps"], wednesday["lost_something"]) == (None, [], False)
+
+
+def test_quality_of_an_archive_without_losses_ends_with_0(tmp_path: Path):
+    archive = open_archive(str(tmp_path))
+    archive.commit("mbo", MONDAY, {"m": table("mbo", *ORDERS)})
+    assert CliRunner().invoke(ticks, ["quality", "--archive", str(tmp_path)]).exit_code == 0
+
+
+def test_the_book_is_drawn_as_of_a_time(run):
+    at = "2026-01-05T14:30:00.000000004Z"
+    lines = run("book", "--symbol", "ESH6", "--at", at).stdout.splitlines()
+    assert lines[0] == f"ESH6  XCME channel 310  {at}"
+    assert [re.sub(r"[ █]+", " ", line).strip() for line in lines[2:]] == [
+        "4811.00 1,200 1",
+        "4810.50 7 1",
+        "2 5 4810.25",
+        "spread 0.25 USD",
+    ]
+
+
+def test_the_newest_book_is_the_default_and_says_that_it_is_stale(run, tmp_path: Path):
+    archive = open_archive(str(tmp_path))
+    archive.commit("definitions", MONDAY, {"d": table("definitions", DEFINITION)})
+    archive.commit("mbo", MONDAY, {"m": table("mbo", *ORDERS)})
+    result = CliRunner().invoke(
+        ticks, ["book", "--archive", str(tmp_path), "--symbol", "ESH6", "--levels", "1"]
+    )
+    assert [re.sub(r"[ █]+", " ", line).strip() for line in result.stdout.splitlines()[2:]] == [
+        "4810.50 4 1",
+        "1 3 4810.25",
+        "spread 0.25 USD",
+    ]
+    assert "stale" in result.stderr
+
+
+def test_orders_rest_in_the_book_through_the_trading_week(run):
+    lines = run("book", "--symbol", "ESH6").stdout.splitlines()
+    assert lines[0].endswith("2026-01-07T14:30:00.000000020Z")
+    assert re.sub(r"[ █]+", " ", lines[4]).strip() == "2 6 4810.25"
+
+
+def test_an_unknown_symbol_is_told_with_the_known_ones(run):
+    result = run("book", "--symbol", "NQH6")
+    assert result.exit_code == 1
+    assert "known: 1 ESH6 from 2026-01-05" in result.stderr
+    assert run("book", "--symbol", "ESH6", "--at", "noon").exit_code == 2
+
+
+def test_sql_sees_one_view_per_table_with_its_trading_date(run):
+    statement = (
+        "SELECT date, count(*) AS n, max(price) AS high FROM mbo "
+        "WHERE venue = 'XCME' GROUP BY date ORDER BY date"
+    )
+    assert run("sql", statement).stdout.splitlines() == [
+        "date        n           high",
+        "2026-01-05  7  4811000000000",
+        "2026-01-07  1  4810250000000",
+    ]
+    assert run("sql", "--csv", "SELECT 1 AS a, NULL AS b").stdout == "a,b\n1,\n"
+    assert run("sql", "--limit", "1", "SELECT seq FROM mbo ORDER BY seq").stdout == "seq\n  1\n"
+
+
+def test_a_wrong_statement_is_one_line_with_the_tables(run):
+    result = run("sql", "SELECT * FROM mbq")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "tables: mbo, definitions, gaps, packets, feeds" in result.stderr
+
+
+def test_verify_ends_with_3_when_a_file_is_damaged_and_with_0_for_an_orphan(tmp_path: Path):
+    archive = open_archive(str(tmp_path))
+    archive.commit("mbo", MONDAY, {"m": table("mbo", *ORDERS)})
+    path = Path(archive.paths("mbo")[0])
+    path.with_name("left.parquet").write_bytes(b"half")
+    result = CliRunner().invoke(ticks, ["verify", "--archive", str(tmp_path)])
+    assert (result.exit_code, result.stdout.split(":")[0]) == (0, "orphan")
+    path.write_bytes(b"")
+    result = CliRunner().invoke(ticks, ["verify", "--archive", str(tmp_path)])
+    assert (result.exit_code, result.stdout.split(":")[0]) == (3, "damaged")
+
+
+@pytest.mark.parametrize("command", [["show"], ["quality"], ["book", "--symbol", "ESH6"]])
+def test_an_empty_archive_is_told(tmp_path: Path, command: list[str]):
+    result = CliRunner().invoke(ticks, [*command, "--archive", str(tmp_path / "none")])
+    assert result.exit_code == 1
+    assert "tickworks run" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_without_an_option_the_newest_run_is_read_and_else_the_local_archive(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "var/archive" in CliRunner().invoke(ticks, ["show"]).stderr
+    open_archive("var/runs/latest/archive").commit("mbo", MONDAY, {"m": table("mbo", *ORDERS)})
+    assert "var/runs/latest/archive" in CliRunner().invoke(ticks, ["show"]).stdout
+
+
+@pytest.mark.parametrize("command", ["show", "quality", "book", "verify", "sql"])
+def test_every_help_has_an_example_and_the_exit_statuses(command: str):
+    text = CliRunner().invoke(ticks, [command, "--help"]).stdout
+    assert f"tickworks ticks {command}" in text
+    assert "Exit status" in text
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from operations.ticks import ticks; ticks(['--help'], standalone_mode=False);"
+        "print(sorted({'numpy', 'pyarrow', 'duckdb', 'pandas', 'numba'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("nano", "text"),
+    [(0, "0"), (-1, "-0.000000001"), (4810_250_000_000, "4810.25"), (-37_630_000_000, "-37.63")],
+)
+def test_decimals_are_exact(nano: int, text: str):
+    assert decimal(nano) == text
+
+
+def test_times_are_read_to_the_nanosecond():
+    assert parse_time("1970-01-01T00:00:01.000000002Z") == NANO + 2
+
+
+def test_numbers_stand_right_and_text_left():
+    rows = [{"a": 1, "b": "x"}, {"a": None, "b": "yy"}, {"a": 200, "b": None}]
+    assert aligned(["a", "b"], rows) == ["  a  b", "  1  x", "     yy", "200"]
