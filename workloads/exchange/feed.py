@@ -59,7 +59,7 @@ class Endpoint:
     """Where one feed goes."""
 
     feed: str
-    """"A", "B" or "S"."""
+    """One of `FEEDS`."""
     group: str
     """IPv4 multicast address."""
     port: int
@@ -74,7 +74,7 @@ class Impairment:
     duplication: float = 0.0
     """Share of the packets sent that leave twice, back to back."""
     reorder: float = 0.0
-    """Share of the packets sent that are held back until 1 to 8 later packets of the feed have left."""
+    """Share of the packets sent that move behind the 1 to 8 next packets of the feed."""
     delay_ns: int = 0
     """Every packet leaves this much after its time: the length of the path."""
     jitter_ns: int = 0
@@ -246,12 +246,13 @@ class _Line:
         self._waiting = np.zeros(0, _ROW)  # in order, with final due
 
     def add(self, packets: Packets, times: NDArray[np.int64]) -> None:
-        impairment, n = self._impairment, len(packets)
+        impairment, first, n = self._impairment, self._count, len(packets)
+        due = times + (impairment.delay_ns + impairment.skew_ns)
         rows = np.zeros(2 * n, _ROW)
         used = _fates(
             self._key,
-            self._count,
-            times + (impairment.delay_ns + impairment.skew_ns),
+            first,
+            due,
             packets.offset,
             packets.length,
             np.uint64(packets.buffer.ctypes.data),
@@ -263,10 +264,16 @@ class _Line:
             rows,
         )
         self._count += n
-        self._place(rows[:used], 2 * self._count)
+        rows = self._before(2 * self._count, rows[:used])
+        # Not before the packet that it was moved behind, even where that one is lost or moved itself.
+        moved = np.flatnonzero(rows["place"] & 1)
+        rows["due"][moved] = np.maximum(rows["due"][moved], due[rows["place"][moved] // 2 - first])
+        self._wait(rows)
 
     def release(self) -> None:
-        self._place(np.zeros(0, _ROW), np.iinfo(np.int64).max)
+        """Let go what was to leave behind packets that never came."""
+        rows, self._held = self._held, self._held[:0]
+        self._wait(rows)
 
     def take(self, horizon: int) -> NDArray[np.void]:
         """Remove and return what is due by then."""
@@ -282,13 +289,18 @@ class _Line:
         _gather(self._held, payloads, at)
         self.carried = payloads
 
-    def _place(self, rows: NDArray[np.void], end: int) -> None:
-        """Move to ``waiting`` what belongs before place ``end``, each no earlier than the one before."""
-        if len(self._held) or self._impairment.reorder:
-            rows = np.concatenate([self._held, rows])
-            rows = rows[np.argsort(rows["place"], kind="stable")]
-            n = int(np.searchsorted(rows["place"], end))
-            rows, self._held = rows[:n], rows[n:]
+    def _before(self, end: int, rows: NDArray[np.void]) -> NDArray[np.void]:
+        """Of these and the held rows, those that belong before place ``end``, in order; hold the rest."""
+        if not len(self._held) and not self._impairment.reorder:
+            return rows
+        rows = np.concatenate([self._held, rows])
+        rows = rows[np.argsort(rows["place"], kind="stable")]
+        n = int(np.searchsorted(rows["place"], end))
+        self._held = rows[n:]
+        return rows[:n]
+
+    def _wait(self, rows: NDArray[np.void]) -> None:
+        """Queue rows in order: none leaves before the one ahead of it."""
         if len(rows):
             rows["due"] = np.maximum.accumulate(np.maximum(rows["due"], self._floor))
             self._floor = int(rows["due"][-1])
