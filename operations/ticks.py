@@ -68,7 +68,7 @@ def _archive_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--archive",
         "uri",
         metavar="URI",
-        help="A path, file:///path or s3://bucket/prefix; default: see above.",
+        help="A path, file:///path or s3://bucket/prefix; default: the newest run, else the local archive.",
     )(command)
 
 
@@ -107,7 +107,7 @@ def show(uri: str | None, table: str | None, limit: int, columns: str | None, fo
 
 
 @ticks.command(
-    epilog="Exit status: 0 nothing was lost, 1 the archive cannot be read, 2 wrong usage, 3 see above."
+    epilog="Exit status: 0 nothing was lost, 1 the archive cannot be read, 2 wrong usage, 3 something was."
 )
 @_archive_option
 @click.option("--gaps", default=10, show_default=True, type=click.IntRange(0), help="Gap ranges to print.")
@@ -474,7 +474,7 @@ def quality_text(report: Mapping[str, Any], most_gaps: int) -> str:
         if len(gaps) > most_gaps:
             line("", f"and {len(gaps) - most_gaps:,} more; --json has all")
     else:
-        line("gaps", "none")
+        line("gaps", "none recorded")
     for feed in report["feeds"]:
         line(
             f"feed {feed['feed']}",
@@ -486,14 +486,14 @@ def quality_text(report: Mapping[str, Any], most_gaps: int) -> str:
         flags = [f"{n:,} {name}" for name, n in counts.items() if n and name != "rows"]
         line(table, ", ".join([f"{counts['rows']:,} rows", *flags]))
     if session := report["session"]:
-        share = session["minutes_with_packets"] / session["minutes"]
-        line(
-            "session",
-            f"{session['minutes_with_packets']:,} of {session['minutes']:,} minutes with packets "
-            f"({share:.1%}), {time_text(session['open_ns'])[:16]}Z to {time_text(session['close_ns'])[:16]}Z",
-        )
+        hours = f"{time_text(session['open_ns'])[:16]}Z to {time_text(session['close_ns'])[:16]}Z"
+        if (busy := session["minutes_with_packets"]) is None:
+            line("session", f"no packets are stored; {hours}")
+        else:
+            share = busy / session["minutes"]
+            line("session", f"{busy:,} of {session['minutes']:,} minutes with packets ({share:.1%}), {hours}")
     else:
-        line("session", "the calendar has none")
+        line("session", "the calendar has none on this date")
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ import duckdb
 
 from workloads.ticks.archive import Archive, Partition
 from workloads.ticks.codes import RowFlag
+from workloads.ticks.schema import TABLES
 from workloads.ticks.sessions import MissingSessionError, session, sessions_between
 
 FLAGGED = ("mbo", "mbp", "trades")
@@ -27,10 +28,10 @@ def partition_quality(archive: Archive, partition: Partition) -> dict[str, Any]:
         ``packets``: counts, who brought them first or alone, skew of B against A in ns (quantiles are
         approximate, the maximum is exact); ``feeds``: one dict of counters for each; ``gaps``: one for each
         range of sequence numbers; ``rows``: by table, how many carry each row flag; ``session``: minutes of
-        the exchange's session, and those that brought a packet; ``lost_packets``; ``lost_something``: packets
+        the exchange's session, and those that brought a packet (None: no packets are stored); ``lost_packets``; ``lost_something``: packets
         lost, dropped by our kernel, or malformed. None or empty where the table is missing.
     """
-    tables = [table for table in archive.tables() if partition in archive.partitions(table)]
+    tables = [table for table in TABLES if archive.log(table, partition)]
     with duckdb.connect() as connection:
         for table in tables:
             connection.register(table, archive.dataset(table, partition))
@@ -48,7 +49,7 @@ def partition_quality(archive: Archive, partition: Partition) -> dict[str, Any]:
             "date": partition.date.isoformat(),
             "channel": partition.channel,
             "packets": rows(_PACKETS)[0] if "packets" in tables else None,
-            "session": _session(partition, rows) if "packets" in tables else None,
+            "session": _session(partition, rows if "packets" in tables else None),
             "feeds": feeds,
             "gaps": gaps,
             "rows": {table: rows(f"{_FLAGS} FROM {table}")[0] for table in FLAGGED if table in tables},
@@ -115,15 +116,15 @@ _FLAGS = "SELECT count(*) AS rows, " + ", ".join(
 )
 
 
-def _session(partition: Partition, rows: Rows) -> dict[str, Any] | None:
+def _session(partition: Partition, rows: Rows | None) -> dict[str, Any] | None:
     """Minutes of the session, and those with a packet, by ``ts_sent``; None where the calendar has none."""
     try:
         hours = session(partition.venue, partition.date)
     except (MissingSessionError, ValueError):
         return None
     breaks = "".join(f" AND NOT (ts >= {start} AND ts < {end})" for start, end in hours.breaks)
-    (found,) = rows(
-        f"SELECT count(DISTINCT ts // {_MINUTE}) AS minutes_with_packets FROM "  # noqa: S608 - all numbers
+    statement = (
+        f"SELECT count(DISTINCT ts // {_MINUTE}) AS minutes FROM "  # noqa: S608 - all numbers
         f"(SELECT epoch_ns(ts_sent) AS ts FROM packets) "
         f"WHERE ts >= {hours.open_ns} AND ts < {hours.close_ns}{breaks}"
     )
@@ -131,5 +132,5 @@ def _session(partition: Partition, rows: Rows) -> dict[str, Any] | None:
         "open_ns": hours.open_ns,
         "close_ns": hours.close_ns,
         "minutes": hours.trading_ns() // _MINUTE,
-        **found,
+        "minutes_with_packets": rows(statement)[0]["minutes"] if rows else None,
     }

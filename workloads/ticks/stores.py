@@ -104,7 +104,7 @@ class FolderStore:
     """
 
     def __init__(self, root: Path):
-        self.root = root.absolute()
+        self.root = root.resolve()  # `latest` may point elsewhere tomorrow
         self.uri = str(self.root)
         self._swept = False
 
