@@ -26,10 +26,11 @@ def partition_quality(archive: Archive, partition: Partition) -> dict[str, Any]:
     -------
     dict of plain values, ready for JSON
         ``packets``: counts, who brought them first or alone, skew of B against A in ns (quantiles are
-        approximate, the maximum is exact); ``feeds``: one dict of counters for each; ``gaps``: one for each
-        range of sequence numbers; ``rows``: by table, how many carry each row flag; ``session``: minutes of
-        the exchange's session, and those that brought a packet (None: no packets are stored); ``lost_packets``; ``lost_something``: packets
-        lost, dropped by our kernel, or malformed. None or empty where the table is missing.
+        approximate, the maximum is exact). ``feeds``: one dict of counters for each. ``gaps``: one for each
+        range of sequence numbers. ``rows``: by table, how many carry each row flag. ``session``: minutes of
+        the exchange's session, and those that brought a packet (None: no packets are stored).
+        ``lost_packets``. ``lost_something``: packets lost, dropped by our kernel, or malformed. None or
+        empty where the table is missing.
     """
     tables = [table for table in TABLES if archive.log(table, partition)]
     with duckdb.connect() as connection:
