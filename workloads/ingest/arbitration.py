@@ -84,10 +84,14 @@ FEEDS: Final[dict[str, str]] = {
     "late": "i8",
     "malformed": "i8",
     "kernel_drops": "i8",
+    "drops_total": "i8",
+    "drops_seen": "i8",
     "ts_first": "i8",
     "ts_last": "i8",
 }
-"""Per feed (A, B, S), since `Arbiter.take_feeds` last emptied them; ``kernel_drops`` is the kernel's total."""
+"""Per feed (A, B, S), since `Arbiter.take_feeds` emptied them; but ``drops_total`` runs on, and
+``drops_seen`` is the socket's own counter as last seen, which begins anew with every socket."""
+_RUNNING = ("drops_total", "drops_seen")
 
 _Accepted = namedtuple("_Accepted", ACCEPTED)  # type: ignore[misc]  # fields are the dict's keys
 _Gaps = namedtuple("_Gaps", GAPS)  # type: ignore[misc]
@@ -306,7 +310,7 @@ class Arbiter:
         """The feeds' counters since the last call; running totals keep running."""
         taken = {name: counter.copy() for name, counter in self.feeds.items()}
         for name, counter in self.feeds.items():
-            if name != "kernel_drops":
+            if name not in _RUNNING:
                 counter[:] = 0
         return taken
 
@@ -393,8 +397,8 @@ def _hand_on(m, source, at, row):
         state[BREAK_NEXT] = 0
         state[LAST_RECV] = ts_recv
         state[NEWEST_SENT] = max(state[NEWEST_SENT], ts_sent)
-        state[DROPS_A] = m.feeds.kernel_drops[FEED_A]
-        state[DROPS_B] = m.feeds.kernel_drops[FEED_B]
+        state[DROPS_A] = m.feeds.drops_total[FEED_A]
+        state[DROPS_B] = m.feeds.drops_total[FEED_B]
     else:
         flags |= BREAK
         state[BREAK_NEXT] |= BREAK
@@ -454,8 +458,8 @@ def _declare(m, first, last, ts_after, now, reason, outcome):
     gaps.ts_detected[n] = now
     gaps.reason[n] = reason
     gaps.outcome[n] = outcome
-    gaps.kernel_drops_a[n] = m.feeds.kernel_drops[FEED_A] - state[DROPS_A]
-    gaps.kernel_drops_b[n] = m.feeds.kernel_drops[FEED_B] - state[DROPS_B]
+    gaps.kernel_drops_a[n] = m.feeds.drops_total[FEED_A] - state[DROPS_A]
+    gaps.kernel_drops_b[n] = m.feeds.drops_total[FEED_B] - state[DROPS_B]
     m.gap_count[0] = n + 1
 
 
@@ -591,6 +595,15 @@ def _arbitrate(m, records, payload, length, feed, ts_recv, now):
 
 
 @njit(nogil=True, cache=True)
+def _count_drops(feeds, feed, seen):
+    """A counter below its last value is a new socket's (or has wrapped)."""
+    more = seen - feeds.drops_seen[feed] if seen >= feeds.drops_seen[feed] else seen
+    feeds.drops_seen[feed] = seen
+    feeds.kernel_drops[feed] += more
+    feeds.drops_total[feed] += more
+
+
+@njit(nogil=True, cache=True)
 def _push(m, records, position, final, hold_ns, reorder):
     """Arbitrate records from ``position`` on; (position, True) when the gap rows have no more room."""
     base = np.uintp(records.ctypes.data)
@@ -611,7 +624,7 @@ def _push(m, records, position, final, hold_ns, reorder):
         if feed <= FEED_SNAPSHOT:
             feeds.packets[feed] += 1
             feeds.bytes[feed] += length
-            feeds.kernel_drops[feed] = max(feeds.kernel_drops[feed], np.int64(load_u32(at + np.uintp(4))))
+            _count_drops(feeds, feed, np.int64(load_u32(at + np.uintp(4))))
             if feeds.ts_first[feed] == 0:
                 feeds.ts_first[feed] = ts_recv
             feeds.ts_last[feed] = ts_recv

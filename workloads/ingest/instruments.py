@@ -54,7 +54,9 @@ class DisplayFactors:
         rows = (instrument_id.astype(np.int64) << 32) + message.astype(np.int64) + 1
         found = np.searchsorted(key[order], rows, side="right") - 1
         known = (found >= 0) & (ids[order][found] == instrument_id) if len(ids) else np.zeros(len(rows), bool)
-        factor = np.where(known, factors[order][np.maximum(found, 0)], 0) if len(ids) else np.zeros(len(rows), int)
+        factor = (
+            np.where(known, factors[order][np.maximum(found, 0)], 0) if len(ids) else np.zeros(len(rows), int)
+        )
         unscaled = np.zeros(len(rows), np.bool_)
         for column in prices:
             _scale(column, factor, unscaled)

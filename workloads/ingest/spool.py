@@ -8,10 +8,13 @@ segment. Segments are removed by whoever has stored their content elsewhere.
 """
 
 import errno
+import fcntl
 import os
 import re
+import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +31,7 @@ _NAME: Final = re.compile(r"(\d{8})\.spool$")
 
 
 class SpoolWriter:
-    """Appends frames to the newest segment of a folder. One writer a folder: a lock file says who."""
+    """Appends frames to the newest segment of a folder."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.number = number
@@ -38,6 +41,7 @@ class SpoolWriter:
         """Records, over all segments of this writer, that survive a power failure."""
         self._folder = folder
         self._records = 0
+        self._swap = threading.Lock()
         self._fd = self._open()
 
     @property
@@ -55,23 +59,28 @@ class SpoolWriter:
         self._records += count
 
     def sync(self) -> None:
-        """Make everything appended so far durable."""
-        try:
-            os.fdatasync(self._fd)
-        except OSError as error:
-            raise _failure(error, self.path) from error
-        self.synced_records = self._records
+        """Make everything appended before this call durable; another thread may append meanwhile."""
+        with self._swap:  # the file may not be closed under us
+            records = self._records
+            try:
+                os.fdatasync(self._fd)
+            except OSError as error:
+                raise _failure(error, self.path) from error
+            self.synced_records = max(self.synced_records, records)
 
     def rotate(self) -> None:
         """Close the open segment and begin the next."""
-        self.close()
-        self.number += 1
-        self._fd = self._open()
+        self.sync()
+        with self._swap:
+            os.close(self._fd)
+            self.number += 1
+            self._fd = self._open()
 
     def close(self) -> None:
         """Close the open segment for good."""
         self.sync()
-        os.close(self._fd)
+        with self._swap:
+            os.close(self._fd)
 
     def _open(self) -> int:
         try:
@@ -93,6 +102,27 @@ class SpoolWriter:
                 raise _failure(error, self.path) from error
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a spool folder for this process alone; created if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise _failure(error, folder) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(fd)
+        raise SpoolError(
+            f"another ingest uses the spool folder {folder}; stop it first, or give this one its own folder"
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
 def segment_path(folder: Path, number: int) -> Path:
     """Where segment ``number`` lies."""
     return folder / f"{number:08d}.spool"
@@ -104,7 +134,9 @@ def segments(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def frames(path: Path, start: int = 0, stop: int | None = None) -> Iterator[tuple[NDArray[np.uint8], int, int]]:
+def frames(
+    path: Path, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[NDArray[np.uint8], int, int]]:
     """Whole frames between two positions of a segment: (records, how many, position behind the frame).
 
     ``start`` 0 is the beginning of the segment. Ends at the first frame that is not whole: a segment that
