@@ -2,6 +2,7 @@ import errno
 import os
 import pickle
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -118,6 +119,17 @@ def test_batches_stream_the_rows_of_read(archive: Archive):
     batches = list(archive.batches("packets"))
     assert len(batches) > 2
     assert pa.Table.from_batches(batches).equals(archive.read("packets"))
+
+
+def test_batches_hold_a_part_of_the_rows_in_memory(archive: Archive):
+    stored = rows("packets", 0, 1 << 20)
+    for stem in "abcdef":
+        archive.commit("packets", MONDAY, {stem: stored})
+    size = stored.nbytes
+    del stored
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in archive.batches("packets")]
+    assert max(held) < 3 * size  # of 6
 
 
 def test_duckdb_and_polars_read_the_files(archive: Archive):
@@ -276,6 +288,37 @@ def test_a_crash_inside_a_rewrite_shows_the_old_rows_until_it_is_repeated(tmp_pa
     archive.replace(*rewrite)
     assert seqs(archive) == [21, 22, 23, 24]
     assert archive.verify() == []
+
+
+WRITER = """
+import sys
+from datetime import date
+from workloads.ticks.archive import Partition, open_archive
+from workloads.ticks.schema import TABLES
+import pyarrow as pa
+archive = open_archive(sys.argv[1])
+for i in range(1, 100_000):
+    row = {"venue": "XCME", "channel": 310, "epoch": 1, "first_seq": i, "last_seq": i}
+    rows = pa.Table.from_pylist([row], schema=TABLES["gaps"].arrow)
+    archive.commit("gaps", Partition("XCME", date(2026, 1, 5), 310), {f"s{i}": rows})
+    print(i, flush=True)
+"""
+
+
+def test_a_killed_writer_loses_no_acknowledged_row_and_repeats_none(tmp_path: Path):
+    acknowledged = 0
+    for lines in (3, 40, 85):  # the writer begins anew each time, with all that it has done before
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(lines):
+            acknowledged = max(acknowledged, int(writer.stdout.readline()))
+        writer.kill()
+        acknowledged = max([acknowledged, *map(int, writer.stdout.read().split())])
+        writer.wait()
+        found = open_archive(str(tmp_path)).read("gaps")["first_seq"].to_pylist()
+        assert found == list(range(1, len(found) + 1))
+        assert len(found) in (acknowledged, acknowledged + 1)
 
 
 def test_a_file_left_by_a_crash_with_other_content_is_kept_and_not_shown(archive: Archive):
