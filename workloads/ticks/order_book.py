@@ -891,8 +891,11 @@ def _apply(rows: Any, first: Any, books: Any, tops: Any, levels: Any) -> Any:
                 _clear_instrument(books, number)
                 counters[_RESETS] += 1
             elif action <= _DELETE:
-                if row + _AHEAD < n:  # most rows name an instrument like this one's
-                    _prefetch(orders, _home(rows.order_id[row + _AHEAD], number, len(orders)))
+                later = row + _AHEAD
+                if later < n:
+                    its_id = np.int64(rows.instrument_id[later])
+                    its_number = number if its_id == instrument_id else _number_of(books, its_id)
+                    _prefetch(orders, _home(rows.order_id[later], its_number, len(orders)))
                 slot = _order(orders, rows.order_id[row], number)
                 if action != _DELETE:
                     if slot < 0 and 2 * (meta[_LIVE] + 1) > len(orders):

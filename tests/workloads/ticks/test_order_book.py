@@ -478,6 +478,16 @@ def test_every_table_grows_and_shrinks_without_losing_an_order():
     assert counted(books) == {"adds": 2 * n, "deletes": n}
 
 
+def test_levels_are_used_again_after_resets():
+    books = booked(row(NEW, 1, BUY, 100, 5), row(NEW, 2, SELL, 101, 6))
+    comes_and_goes = [row(NEW, i, price=i, instrument_id=8) for i in range(100)]
+    for _ in range(200):  # 20,000 levels, more than the first tables hold
+        books.apply(columns(*comes_and_goes, row(RESET, 0, instrument_id=8)))
+    books.apply(columns(*comes_and_goes))
+    assert levels(books, 7) == ([(100, 5, 1)], [(101, 6, 1)])
+    assert levels(books, 8) == ([(99 - i, 1, 1) for i in range(100)], [])
+
+
 # The real day. Databento's MBO rows, as they come: see docs of the DBN encoding, version 1.
 
 DBN_MBO = np.dtype(
