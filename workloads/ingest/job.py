@@ -194,6 +194,8 @@ class _Service:
     def follow(self, receiver: Receiver, stop: threading.Event) -> None:
         """Receive until ``stop``, the idle limit or a failure; store what came."""
         config = self._config
+        for subscription, granted in zip(receiver.subscriptions, receiver.granted, strict=True):
+            self._pipeline.receive_buffers[subscription.feed] = granted
         recorder = Recorder(
             receiver,
             self._folder,

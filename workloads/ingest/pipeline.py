@@ -23,7 +23,7 @@ from workloads.exchange.packets import Packets
 from workloads.ingest.arbitration import FROM_B, LATE, OUTCOMES, REASONS, Accepted, Arbiter, Rules
 from workloads.ingest.errors import IngestError, SpoolError
 from workloads.ingest.frames import FEED_NAMES
-from workloads.ingest.tables import PacketFacts, Staleness, Tables, constant
+from workloads.ingest.tables import PacketFacts, Staleness, Tables, constant, flagged
 from workloads.ticks.archive import Archive, Partition
 from workloads.ticks.codes import RowFlag
 from workloads.ticks.order_book import OrderBooks
@@ -92,6 +92,8 @@ class Pipeline:
         session: str = "",
     ) -> None:
         self.totals = Totals()
+        self.receive_buffers = [0] * len(FEED_NAMES)
+        """Bytes that the kernel granted to each feed's socket."""
         self.books = OrderBooks()
         self._archive = archive
         self._venue, self._channel = venue, channel
@@ -326,11 +328,10 @@ class Pipeline:
         mask: NDArray[np.bool_],
     ) -> pa.Table:
         c = {name: column[mask] for name, column in batch.columns.items()}
-        flags = np.where(c["flags"] & LATE, RowFlag.LATE, 0) | np.where(
-            c["flags"] & FROM_B, RowFlag.FEED_B, 0
-        )
+        late, from_b = (c["flags"] & LATE) != 0, (c["flags"] & FROM_B) != 0
+        flags = flagged(late, RowFlag.LATE) | flagged(from_b, RowFlag.FEED_B)
         columns = {name: c[name] for name in ("seq", "ts_sent", "ts_recv", "ts_recv_a", "ts_recv_b")}
-        columns |= {"bytes": c["length"], "messages": messages[mask], "row_flags": flags.astype(np.uint8)}
+        columns |= {"bytes": c["length"], "messages": messages[mask], "row_flags": flags}
         return self._arrow("packets", columns | {"epoch": epoch[mask]})
 
     def _gaps(self) -> dict[str, NDArray[Any]]:
@@ -347,6 +348,7 @@ class Pipeline:
         feeds: dict[str, NDArray[Any]] = dict(self._arbiter.take_feeds())
         feeds["malformed"] = feeds["malformed"] + self._errors[0]
         feeds["unknown_messages"] = self._errors[1].copy()
+        feeds["receive_buffer"] = np.array(self.receive_buffers, np.uint64)
         feeds["feed"] = np.array(FEED_NAMES, object)
         return feeds
 

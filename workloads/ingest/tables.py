@@ -53,8 +53,8 @@ class Staleness:
         """``row_flags`` of each packet: stale, late, feed B. ``resets``: packets with a channel reset."""
         flags = accepted.columns["flags"]
         out = np.zeros(len(flags), np.uint8)
-        out[(flags & LATE) != 0] |= RowFlag.LATE
-        out[(flags & FROM_B) != 0] |= RowFlag.FEED_B
+        out[(flags & LATE) != 0] |= np.uint8(RowFlag.LATE)
+        out[(flags & FROM_B) != 0] |= np.uint8(RowFlag.FEED_B)
         losses = np.flatnonzero(flags & LOSS)
         epoch = accepted.columns["epoch"]
         restarts = np.flatnonzero(np.diff(epoch, prepend=epoch[:1]))
@@ -65,7 +65,7 @@ class Staleness:
         start = 0
         for index, stale in [*marks, (len(flags), self.stale)]:
             if self.stale:
-                out[start:index] |= RowFlag.STALE
+                out[start:index] |= np.uint8(RowFlag.STALE)
             start = index
             self.stale = stale if index < len(flags) else self.stale
         return out
@@ -102,10 +102,10 @@ class Tables:
             )
             self.unscaled += int(unscaled.sum())
             columns = self._inherited(messages, rows["message"], facts)
-            columns["row_flags"] = columns["row_flags"] | np.where(unscaled, RowFlag.UNSCALED, 0).astype("u1")
+            columns["row_flags"] = columns["row_flags"] | flagged(unscaled, RowFlag.UNSCALED)
             for column, values in rows.items():
                 if column == "orphan":
-                    columns["row_flags"] |= np.where(values, RowFlag.ORPHAN, 0).astype("u1")
+                    columns["row_flags"] |= flagged(values != 0, RowFlag.ORPHAN)
                 elif column != "message":
                     columns[column] = values
             out[name] = self._arrow(name, columns)
@@ -153,7 +153,7 @@ class Tables:
         columns = self._inherited(messages, rows["message"], facts)
         owned = rows["trade"] >= 0
         trade = np.where(owned, rows["trade"], 0)
-        columns["row_flags"] = columns["row_flags"] | np.where(owned, 0, RowFlag.ORPHAN).astype("u1")
+        columns["row_flags"] = columns["row_flags"] | flagged(~owned, RowFlag.ORPHAN)
         columns.update({c: rows[c] for c in ("entry_index", "order_id", "size", "event_flags")})
         names = ("instrument_id", "trade_seq", "trade_msg_index", "trade_entry_index", "n")
         nulls = dict.fromkeys(names, ~owned)
@@ -179,8 +179,8 @@ class Tables:
                 columns[name] = r.blocks[name]
             for name in ("security_group", "asset"):
                 columns[name] = r.blocks[name]
-        recovery = np.where(columns["event_flags"] & EventFlag.RECOVERY, RowFlag.RECOVERY, 0)
-        columns["row_flags"] = columns["row_flags"] | recovery.astype("u1")
+        recovery = (columns["event_flags"] & int(EventFlag.RECOVERY)) != 0
+        columns["row_flags"] = columns["row_flags"] | flagged(recovery, RowFlag.RECOVERY)
         return self._arrow("status", columns)
 
     def _definitions(
@@ -202,7 +202,7 @@ class Tables:
         rows = np.arange(n, dtype=np.int32)
         fresh = DisplayFactors()
         unscaled = fresh.scale(rows, rows, prices, rows, rows, np.where(factor == mdp3.NULL_I64, 0, factor))
-        columns["row_flags"] = columns["row_flags"] | np.where(unscaled, RowFlag.UNSCALED, 0).astype("u1")
+        columns["row_flags"] = columns["row_flags"] | flagged(unscaled, RowFlag.UNSCALED)
         if "unit_quantity" in names:
             columns["lot_size"] = b["unit_quantity"]
         columns["multiplier"], columns["tick_value"] = _money(b, columns.get("tick"))
@@ -225,7 +225,7 @@ class Tables:
         n = len(columns["seq"])
         recovered = columns.get("event_flags")
         if recovered is not None and table not in ("status", "snapshots", "definitions"):
-            flag = np.where(recovered & EventFlag.RECOVERY, RowFlag.RECOVERY, 0).astype("u1")
+            flag = flagged((recovered & int(EventFlag.RECOVERY)) != 0, RowFlag.RECOVERY)
             columns["row_flags"] = columns["row_flags"] | flag
         arrays = []
         for f in schema:
@@ -241,6 +241,11 @@ class Tables:
                 mask = (nulls or {}).get(f.name)
                 arrays.append(_array(f, columns[f.name], mask))
         return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def flagged(where: NDArray[np.bool_], flag: RowFlag) -> NDArray[np.uint8]:
+    """A flag for each row where a condition holds, else 0."""
+    return where.astype(np.uint8) * np.uint8(flag)
 
 
 def constant(value: str, n: int) -> pa.Array:
