@@ -23,6 +23,7 @@ from workloads.ticks.order_book import (
     column,
     compiled,
     flag,
+    inlined,
 )
 
 PRICE_COUNTERS = (
@@ -310,7 +311,7 @@ def _empty(instruments: int, depth: int, counters: npt.NDArray[np.int64]) -> _St
 # Compiled from here on.
 
 
-@compiled
+@inlined
 def _touch(state: Any, number: Any) -> None:
     if state.marks[number, _TOUCHED] == 0:
         state.marks[number, _TOUCHED] = 1
@@ -318,7 +319,7 @@ def _touch(state: Any, number: Any) -> None:
         state.open[0] += 1
 
 
-@compiled
+@inlined
 def _erase(state: Any, number: Any, side: Any, first: Any) -> None:
     """Empty the levels of a side from ``first`` (0-based) down."""
     for level in range(first, state.levels.shape[2]):
@@ -327,7 +328,7 @@ def _erase(state: Any, number: Any, side: Any, first: Any) -> None:
         state.levels[number, side, level, _ORDERS] = 0
 
 
-@compiled
+@inlined
 def _shift(state: Any, number: Any, side: Any, source: Any, to: Any) -> None:
     """Move the levels from ``source`` down so that they begin at ``to``; what leaves the table is lost."""
     depth = state.levels.shape[2]
@@ -352,7 +353,7 @@ def _clear(state: Any, instruments: Any) -> None:
         state.marks[number, _LAST_RPT_SEQ] = 0
 
 
-@compiled
+@inlined
 def _side(entry_type: Any) -> Any:
     """Side of an entry type, -1 for another."""
     if entry_type == _BID:
@@ -366,7 +367,7 @@ def _side(entry_type: Any) -> Any:
     return -1
 
 
-@compiled
+@inlined
 def _edit(rows: Any, row: Any, state: Any, number: Any, side: Any) -> Any:
     """Do what a row says; return the counter that it belongs to."""
     counters, levels, action = state.counters, state.levels, rows.action[row]
@@ -414,7 +415,7 @@ def _edit(rows: Any, row: Any, state: Any, number: Any, side: Any) -> Any:
     return counter
 
 
-@compiled
+@inlined
 def _end_event(state: Any) -> None:
     """Look at every customer book that the event changed."""
     for i in range(state.open[0]):
