@@ -186,6 +186,21 @@ def test_stop_ends_a_wait_in_another_thread_and_what_is_queued_can_still_be_read
     receiver.stop()  # harmless when closed
 
 
+def test_gathering_reads_what_comes_within_it_in_one_call_with_true_arrival_stamps(port):
+    with (
+        Receiver([Subscription(frames.FEED_A, GROUP_A, port)], gather_us=10_000) as receiver,
+        sender() as to,
+    ):
+        to.sendto(b"first", (GROUP_A, port))
+        buffer = np.zeros(BATCH_BYTES, np.uint8)
+        began = time.time_ns()
+        used, packets = receiver.receive(buffer, 0)
+    ((header, payload),) = records(buffer, used)
+    assert (payload, packets) == (b"first", 1)
+    assert header["ts_recv"] < began
+    assert header["ts_read"] >= began + 10_000_000
+
+
 def test_receive_never_writes_past_the_buffer_and_both_feeds_advance(port):
     n = 1_500
     feeds = [Subscription(frames.FEED_A, GROUP_A, port), Subscription(frames.FEED_B, GROUP_B, port)]
@@ -239,6 +254,11 @@ def test_too_little_room_is_refused(port):
 def test_a_wrong_subscription_is_one_clear_error(subscriptions, interface, message):
     with pytest.raises(ReceiveError, match=message):
         Receiver(subscriptions, interface=interface)
+
+
+def test_a_gathering_time_out_of_range_is_refused():
+    with pytest.raises(ReceiveError, match="gather_us 20000"):
+        Receiver([Subscription(0, GROUP_A, 40_002)], gather_us=20_000)
 
 
 def test_a_socket_that_fails_is_an_error_that_names_its_subscription(port):
