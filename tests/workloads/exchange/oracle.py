@@ -299,8 +299,8 @@ class Oracle:
 
         What is left out is null, or zero. ``version``: of the sender, at most the schema's; fields and
         groups that came later are not written. ``grow``: bytes by which a future sender's blocks are
-        longer, by group name ("" the root). ``filler``: value of every byte that no field claims.
-        ``tail``: groups that a future sender adds.
+        longer, by group name ("" the root); a broken sender's are shorter. ``filler``: value of every
+        byte that no field claims. ``tail``: groups that a future sender adds.
         """
         layout = self.messages[template]
         version = self.version if version is None else version
@@ -368,8 +368,8 @@ def _write_block(
     assert not set(values) - {field.name for field in fields}, (
         "a value for a field that the schema doesn't have"
     )
-    block = bytearray([filler]) * size
+    block = bytearray([filler]) * max([size, *(field.end for field in fields)])
     for field in fields:
         if field.since <= version:
             block[field.offset : field.end] = field.type.encode(values.get(field.name))
-    return bytes(block)
+    return bytes(block[:size])
