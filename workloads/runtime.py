@@ -9,6 +9,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,19 +20,42 @@ from workloads.errors import WorkloadError
 
 Config = TypeVar("Config")
 
-_stdout_lock = threading.Lock()
+Event = dict[str, Any]
 
 
 class JobConfigError(WorkloadError):
     """A job was given a config that it cannot use."""
 
 
+class _Events:
+    """Where events go: a line on stdout each, or a listener in this process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.listener: Callable[[Event], None] | None = None
+
+
+_events = _Events()
+
+
 def emit(event: str, **fields: Any) -> None:
     """Tell whoever started this job; safe from any thread."""
-    line = json.dumps({"event": event, **fields}, default=str)
-    with _stdout_lock:
-        sys.stdout.write(line + "\n")
+    with _events.lock:
+        if _events.listener is not None:
+            _events.listener({"event": event, **fields})
+            return
+        sys.stdout.write(json.dumps({"event": event, **fields}, default=str) + "\n")
         sys.stdout.flush()
+
+
+@contextmanager
+def events_to(listener: Callable[[Event], None]) -> Iterator[None]:
+    """Give the events of jobs that run in this process to a function instead of stdout."""
+    _events.listener = listener
+    try:
+        yield
+    finally:
+        _events.listener = None
 
 
 def commands() -> Iterator[str]:
