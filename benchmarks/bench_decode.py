@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import databento_dbn
@@ -76,7 +77,7 @@ def batches(packets: Packets) -> list[Packets]:
         np.cumsum(packets.length, dtype=np.int64), np.arange(0, int(packets.length.sum()), BATCH_BYTES)
     )
     edges = [*cuts.tolist(), len(packets)]
-    return [packets.select(slice(a, b)) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [packets.select(slice(a, b)) for a, b in pairwise(edges) if b > a]
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:

@@ -9,7 +9,7 @@ price times the instrument's display factor, which only a definition knows.
 Field offsets: `workloads.exchange.mdp3` (CME's SBE template schema, versions 5 to 13).
 """
 
-# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,call-arg"
 # The loops are compiled: Numba infers their types.
 
 from collections import namedtuple
@@ -119,8 +119,8 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
     },
     "rare": {"message": "i4", "offset": "i8", "bytes": "u2", "block_length": "u2", "version": "u2"},
 }
-"""Columns of each output. ``message`` is a row of ``messages``, ``packet`` a position in the batch, ``trade`` a
-row of ``trades`` (-1: the trade never came), ``offset`` the message's place in the packets' buffer.
+"""Columns of each output. ``message`` is a row of ``messages``, ``packet`` a position in the batch, ``trade``
+a row of ``trades`` (-1: the trade never came), ``offset`` the message's place in the packets' buffer.
 ``rare`` lists definitions, status and channel resets, which are read where they lie. A null keeps the
 wire's null value (``mdp3.NULL_*``) of its column: int64 sizes use ``NULL_I64``."""
 

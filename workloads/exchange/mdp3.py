@@ -140,8 +140,10 @@ ROOT: Final[dict[int, np.dtype]] = {
         trading_event=("u1", 29),
     ),
     **dict.fromkeys(
-        (VOLUME, BOOK, ORDER_BOOK, TRADE, DAILY_STATISTICS, LIMITS, SESSION_STATISTICS)
-        + (BOOK_LONG, TRADE_LONG, VOLUME_LONG, SESSION_STATISTICS_LONG),
+        (
+            *(VOLUME, BOOK, ORDER_BOOK, TRADE, DAILY_STATISTICS, LIMITS, SESSION_STATISTICS),
+            *(BOOK_LONG, TRADE_LONG, VOLUME_LONG, SESSION_STATISTICS_LONG),
+        ),
         _REFRESH,
     ),
     SNAPSHOT: _SNAPSHOT,
