@@ -5,8 +5,10 @@ over loopback, for a while at each of several rising rates. Each receiver gets t
 buffer of 8 MiB a group (a larger one would hide a backlog for the whole step) and a processor of its own
 where there are two. Receivers:
 
-- ours: `Receiver`, then `Arbiter`, then `Decoder`, all in one thread, the answer checked;
-- receive only: `Receiver` alone; and again with ``gather_us``, as a recorder would set it;
+- ours: `Receiver` with ``gather_us`` as a recorder sets it, then `Arbiter`, then `Decoder`, all in one
+  thread, the answer checked;
+- receive only: that `Receiver` alone; and once more reading at once (``gather_us`` 0): a receiver that is
+  ahead of the sender then wakes up for every packet or two, and its time a packet says little;
 - recvfrom: the cheapest loop that Python allows, one blocking socket for both groups, which only counts.
   It neither stamps nor arbitrates nor decodes.
 
@@ -122,7 +124,7 @@ def pin(cpu: int) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, -15)
 
 
-def open_receiver(gather_us: int = 0) -> Receiver:
+def open_receiver(gather_us: int) -> Receiver:
     feeds = [Subscription(f, g, PORT) for f, g in zip((FEED_A, FEED_B), GROUPS, strict=True)]
     return Receiver(feeds, buffer_bytes=BUFFER_BYTES, gather_us=gather_us)
 
@@ -161,7 +163,7 @@ def ours(n: int, start: Callable[[], None]) -> tuple[int, int]:
             arbiter.accepted.drop_bytes(arbiter.accepted.n)
             arbiter.forget(arbiter.accepted.n, 0)
 
-    with open_receiver() as receiver:
+    with open_receiver(GATHER_US) as receiver:
         start()
         received, cpu = drain(receiver, use)
         assert received + sum(receiver.kernel_drops) == 2 * n, "neither received nor counted as dropped"
@@ -170,7 +172,7 @@ def ours(n: int, start: Callable[[], None]) -> tuple[int, int]:
     return received, cpu
 
 
-def receive_only(n: int, start: Callable[[], None], gather_us: int = 0) -> tuple[int, int]:
+def receive_only(n: int, start: Callable[[], None], gather_us: int = GATHER_US) -> tuple[int, int]:
     with open_receiver(gather_us) as receiver:
         start()
         return drain(receiver, lambda records, final: None)
@@ -220,16 +222,21 @@ def measure(receive: Callable[..., tuple[int, int]], pipe: Connection, rate: int
 
 
 def attempt(name: str, receive: Callable[..., tuple[int, int]], pipe: Connection, rate: int) -> Step:
-    """Measure, and once more when packets were lost or the sender fell short: the machine may be shared."""
+    """Measure, and once more when packets were lost or the sender fell short; the better of the two.
+
+    The machine may be shared.
+    """
+    tried = []
     for _ in range(2):
         step = measure(receive, pipe, rate)
         print(
             f"{name:16} {step.rate:9,.0f} packets/s  lost {step.lost:<7,} {step.cpu_us:5.2f} µs CPU a packet",
             flush=True,
         )
+        tried.append(step)
         if not step.lost and step.rate >= 0.95 * rate:
             break
-    return step
+    return min(tried, key=lambda step: (step.lost > 0, -step.rate))
 
 
 def climb(name: str, receive: Callable[..., tuple[int, int]], pipe: Connection) -> list[Step]:
@@ -260,9 +267,8 @@ def main() -> None:
     steps = min(len(mine), len(peer))
     assert steps > 0, "a receiver lost packets at every rate; is the machine busy?"
     same = steps - 1  # the highest rate at which neither lost anything
-    gathered = partial(receive_only, gather_us=GATHER_US)
     bare = attempt("receive only", receive_only, pipe, RATES[same])
-    idle = attempt(f"gather {GATHER_US} µs", gathered, pipe, RATES[same])
+    at_once = attempt("same, at once", partial(receive_only, gather_us=0), pipe, RATES[same])
     sender.terminate()
     plain = "Python recvfrom, counting only"
     best, peer_best = max(s.rate for s in mine), max(s.rate for s in peer)
@@ -270,7 +276,7 @@ def main() -> None:
     for name, step in (
         ("receive_arbitrate_decode_cpu", mine[same]),
         ("receive_cpu", bare),
-        (f"receive_gather_{GATHER_US}us_cpu", idle),
+        ("receive_at_once_cpu", at_once),
     ):
         print(record(name, step.cpu_us, "µs/packet", peer=plain, peer_value=peer[same].cpu_us))
 
