@@ -15,7 +15,7 @@ from typing import Any
 import golden
 import numpy as np
 import pytest
-from expected import END, RARE, Expected, compare, judge, rows
+from expected import END, RARE, Expected, compare, judge, price, rows
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from names import CME, MATURITY, SUPPORTED, blocks
@@ -32,6 +32,8 @@ from workloads.exchange.decode import (
     last_event_end,
 )
 from workloads.exchange.packets import HEADER_BYTES, Packets
+from workloads.exchange.reference import Groups, definition_groups, null_of, roots
+from workloads.exchange.simulator import Simulator, SimulatorConfig
 
 GOLDEN = golden.load()
 DECODER = Decoder(1 << 20)
@@ -115,52 +117,68 @@ def test_the_golden_file_is_what_the_oracle_writes_from_the_schema(oracles):
     assert golden.PATH.read_text() == golden.text(golden.cases(oracles))
 
 
-def test_definitions_status_and_resets_are_found_where_they_lie():
-    """The rare table points at messages; read there through `mdp3`, they hold the schema's fields."""
-    for case in GOLDEN:
-        if case["template"] not in RARE:
-            continue
+@pytest.mark.parametrize("version", golden.VERSIONS)
+def test_definitions_status_and_resets_read_field_by_field_where_they_lie(version):
+    """Prices and factors of all templates at 1e-9; a null, or a field that came later, is the null."""
+    for case in of(version, *RARE):
         payload, said = golden_packet(case)
         packets = Packets.of([payload])
-        found = DECODER.decode(packets).tables["rare"]
-        for index, (data, message) in enumerate(zip(messages_of(payload), said["messages"], strict=True)):
-            at = int(found["offset"][index])
-            assert packets.buffer[at : at + int(found["bytes"][index])].tobytes() == data
-            root = data[10 : 10 + message["block_length"]]
-            assert_block(root, blocks(case["template"])[""], message["fields"])
-            at = 10 + message["block_length"]
-            for name, block in blocks(case["template"]).items():
-                if not name or (case["template"] in (29, 56) and name == "NoLegs"):
-                    continue
-                length, n = struct.unpack_from("<HB", data, at)
-                at += 3
-                assert n == len(message["groups"][name])
-                for entry in message["groups"][name]:
-                    assert_block(data[at : at + length], block, entry)
-                    at += length
+        tables = DECODER.decode(packets).tables
+        rare = tables["rare"]
+        cut = [
+            packets.buffer[at : at + size].tobytes()
+            for at, size in zip(rare["offset"].tolist(), rare["bytes"].tolist(), strict=True)
+        ]
+        assert cut == messages_of(payload)
+        seen = []
+        for found in roots(packets.buffer, rare, tables["messages"]["template"][rare["message"]]):
+            for message, start, end, block in zip(
+                found.message.tolist(), found.offset.tolist(), found.end.tolist(), found.blocks, strict=True
+            ):
+                seen.append(message)
+                fields, groups = (said["messages"][message][part] for part in ("fields", "groups"))
+                assert_root(block, fields, case["template"])
+                if "NoEvents" in groups:
+                    read = definition_groups(packets.buffer, found.kind, start, end, found.scale)
+                    assert_groups(read, groups)
+        assert sorted(seen) == [0, 1]
 
 
-def assert_block(data: bytes, block: np.dtype, said: dict[str, Any]) -> None:
-    """Our block over these bytes reads what the oracle said; fields of a later version lie beyond the end."""
-    (values,) = np.frombuffer(data.ljust(block.itemsize, b"\xee")[: block.itemsize], block)
-    for name in block.names or ():
+def assert_root(block: np.void, said: dict[str, Any], template: int) -> None:
+    assert block.dtype.fields is not None
+    for name, (format_, *_) in block.dtype.fields.items():
         if name in MATURITY:
             wanted = said["MaturityMonthYear"][MATURITY[name]]
         else:
-            cme = next((c for c in CME[name] if c in said), None)
-            if cme is None or (said[cme] is None and name in mdp3.SINCE):
-                continue
-            wanted = said[cme]
-        value = values[name].item()
+            wanted = said.get(next((cme for cme in CME[name] if cme in said), CME[name][0]))
         if isinstance(wanted, Number):
-            assert value == wanted.mantissa, name
+            wanted = price(wanted)
         elif isinstance(wanted, str):
-            assert value == (wanted.encode() if isinstance(value, bytes) else ord(wanted or "\0")), name
+            wanted = wanted.encode() if format_.kind == "S" else ord(wanted)
         elif wanted is None:
-            assert value in (mdp3.NULL_I8, mdp3.NULL_U8, mdp3.NULL_U16, mdp3.NULL_I32, mdp3.NULL_U32,
-                             mdp3.NULL_I64, mdp3.NULL_U64), name  # fmt: skip
-        else:
-            assert value == wanted, name
+            wanted = null_of(name, format_)
+        assert block[name].item() == wanted, (template, name)
+
+
+def assert_groups(found: Groups, said: dict[str, Any]) -> None:
+    times = {event["EventType"]: event["EventTime"] for event in said["NoEvents"]}
+    assert (found.activation, found.expiration) == (times.get(5), times.get(7))
+    attributes = 0
+    for attribute in said["NoInstAttrib"]:
+        attributes |= attribute["InstAttribValue"]
+    assert found.attributes == attributes
+    books = [feed["MarketDepth"] for feed in said["NoMDFeedTypes"] if feed["MDFeedType"] == "GBX"]
+    assert found.depth == (books[0] if books else None)
+    legs = [
+        {
+            "instrument_id": leg["LegSecurityID"],
+            "side": leg["LegSide"],
+            "ratio": leg["LegRatioQty"],
+            "price": price(leg["LegPrice"]),
+        }
+        for leg in said.get("NoLegs", ())
+    ]
+    assert found.legs == legs
 
 
 # Real packets.
@@ -285,16 +303,16 @@ def message(draw: Any, oracle: Oracle, version: int) -> bytes:
     counts = {name: draw(st.sampled_from([0, 0, 1, 2, 3, 40])) for name in names}
     rng = random.Random(draw(st.integers(0, 2**32)))
     fields, groups = golden.contents(oracle, template, counts, rng, draw(st.sampled_from([0.0, 0.3, 1.0])))
-    future = draw(st.booleans())
+    is_future = draw(st.booleans())
     lacks_orders = template == 32 and version < 7  # a group behind it is the order group to any reader
     return oracle.encode(
         template,
         fields,
         groups,
-        version=version,
-        grow={name: draw(st.integers(0, 9)) for name in ("", *names)} if future else {},
+        version=golden.future(version) if is_future else version,
+        grow={name: draw(st.integers(0, 9)) for name in ("", *names)} if is_future else {},
         filler=draw(st.sampled_from([0, 0xFF, 0xA5])),
-        tail=bytes.fromhex("0400 02 deadbeefdeadbeef") if future and not lacks_orders else b"",
+        tail=bytes.fromhex("0400 02 deadbeefdeadbeef") if is_future and not lacks_orders else b"",
     )
 
 
@@ -612,3 +630,26 @@ def test_an_event_that_ends_with_an_empty_message_ends_on_its_last_rows(newest):
     decoded = decode(first, last)
     compare(decoded, Expected([newest.packet(first), newest.packet(last)]))
     assert decoded.tables["mbp"]["event_flags"].tolist() == [0, END]
+
+
+# A whole session.
+
+
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(30, id="short"), pytest.param(900, id="long", marks=pytest.mark.slow)]
+)
+def test_a_simulated_session_gives_the_same_rows_in_both_decoders(newest, seconds):
+    """Both feeds, with a channel reset on the way: definitions, books, orders, trades, snapshots."""
+    half = seconds * 10**9 // 2
+    config = SimulatorConfig(seed=11, duration_ns=2 * half, channel_reset_ns=half)
+    seen = set()
+    for block in Simulator(config).blocks():
+        for packets in block:
+            for begin in range(0, len(packets), 2_000):
+                batch = packets.select(slice(begin, begin + 2_000))
+                said = [newest.packet(batch[k]) for k in range(len(batch))]
+                assert all(m["error"] is None for packet in said for m in packet["messages"])
+                decoded = Decoder(4 << 20).decode(batch)
+                compare(decoded, Expected(said))
+                seen |= set(decoded.tables["messages"]["template"].tolist())
+    assert seen >= {4, 30, 37, 46, 47, 48, 49, 50, 51, 52, 53, 54}
