@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-HIDDEN, FLOW, WIRE = 0, 1, 2
+HIDDEN, FLOW, WIRE = np.int64(0), np.int64(1), np.int64(2)
 STREAMS = 3
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)

@@ -82,11 +82,11 @@ class SimulatorConfig:
 
     seed: int = 1
     futures: tuple[Future, ...] = field(default_factory=default_futures)
-    """Each trades in a book of its own. A calendar spread and an option on the first one are defined beside
-    them and never trade."""
+    """Each trades in a book of its own. A back month, a calendar spread and an option of the first one are
+    defined beside them and never trade."""
     start_ns: int = 1_767_623_400 * SECOND
     """First packet; 2026-01-05T14:30:00Z, a Monday. The opening takes one step, then step 0 begins."""
-    duration_ns: int = 3_000 * SECOND
+    duration_ns: int = 3_600 * SECOND
     """Continuous trading, rounded down to whole steps."""
     step_ns: int = SECOND // 4
     """Length of a step of the hidden chain."""
@@ -95,7 +95,7 @@ class SimulatorConfig:
     drift: DriftModel = field(default_factory=DriftModel)
     """The hidden chain of every instrument, and what it does to the flow."""
 
-    intensity: float = 4.5
+    intensity: float = 5.0
     """Mean noise actions of one instrument in a step while it is calm."""
     burstiness: float = 6.0
     """How many times more actions while it is busy."""

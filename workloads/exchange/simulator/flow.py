@@ -37,6 +37,7 @@ _FOLLOW_NS = 1_500
 """After a move: until the next order answers it."""
 _INDEX_BITS = 20
 _MOVE = 1 << 10
+_NOTHING = np.int64(0)
 
 
 class Rules(NamedTuple):
@@ -66,13 +67,6 @@ class Rules(NamedTuple):
     """Days since 1970-01-01."""
     definitions_ns: int
     """LastUpdateTime of the definitions."""
-    start: NDArray[np.float64]
-    """[3] cumulative: the state in step 0."""
-    transition: NDArray[np.float64]
-    """[3, 3] cumulative."""
-    moves: NDArray[np.float64]
-    """[3, 3] cumulative."""
-    bid_share: NDArray[np.float64]
 
     @classmethod
     def of(cls, config: SimulatorConfig) -> "Rules":
@@ -100,10 +94,42 @@ class Rules(NamedTuple):
             snapshot_interval_ns=config.snapshot_interval_ns,
             trade_date=config.trade_date,
             definitions_ns=config.definitions_ns,
+        )
+
+
+class Path(NamedTuple):
+    """The hidden chain, and what it and the flow did. n steps of I instruments."""
+
+    start: NDArray[np.float64]
+    """[3] cumulative: the state in step 0."""
+    transition: NDArray[np.float64]
+    """[3, 3] cumulative."""
+    move: NDArray[np.float64]
+    """[3, 3] cumulative, by state: down, none, up."""
+    bid_share: NDArray[np.float64]
+    """[3]"""
+    states: NDArray[np.int8]
+    moves: NDArray[np.int8]
+    bid_adds: NDArray[np.uint16]
+    adds: NDArray[np.uint16]
+    """[n, I] each: the truth."""
+    agenda: NDArray[np.int64]
+    """[2, actions of a step]: sort key; instrument and kind."""
+
+    @classmethod
+    def of(cls, config: SimulatorConfig) -> "Path":
+        """Before the first step."""
+        shape = (config.steps, len(config.futures))
+        return cls(
             start=np.cumsum(config.drift.stationary_S),
             transition=np.cumsum(config.drift.transition, axis=1),
-            moves=np.cumsum(config.drift.moves, axis=1),
+            move=np.cumsum(config.drift.moves, axis=1),
             bid_share=np.array(config.drift.bid_share),
+            states=np.zeros(shape, np.int8),
+            moves=np.zeros(shape, np.int8),
+            bid_adds=np.zeros(shape, np.uint16),
+            adds=np.zeros(shape, np.uint16),
+            agenda=np.zeros((2, shape[1] * (MAX_ACTIONS + 1)), np.int64),
         )
 
 
@@ -130,50 +156,57 @@ def _place(market, i, side, distance):
 
 @njit(nogil=True, cache=True)
 def _tick(market, i, side, distance):
-    return market.best[i, side] + distance * away(side)
+    return market.side[i, side].best + distance * away(side)
 
 
 @njit(nogil=True, cache=True)
-def run_steps(market, rules, first, last):
-    """Steps ``first`` .. ``last`` - 1, each with the snapshots that fall due at its end."""
+def run_steps(market, rules, path, first, last, full_bytes, full_packets):
+    """Steps from ``first`` to before ``last``, each with the snapshots that fall due at its end.
+
+    Stops early when the block holds more than it was meant to; returns the next step.
+    """
     for step in range(first, last):
         begin = rules.origin_ns + step * rules.step_ns
-        n = _plan(market, rules, step)
+        n = _plan(market, rules, path, step)
         for k in range(n):
-            key = market.agenda[0, k]
+            key = path.agenda[0, k]
             ts = begin + (key >> _INDEX_BITS)
-            what = market.agenda[1, key & ((1 << _INDEX_BITS) - 1)]
+            what = path.agenda[1, key & ((1 << _INDEX_BITS) - 1)]
             i = what & (_MOVE - 1)
             if what & _MOVE:
-                _move(market, rules, i, ts, np.int64(market.moves[step, i]))
+                _move(market, rules, i, ts, np.int64(path.moves[step, i]))
             else:
-                _act(market, rules, step, i, ts)
+                _act(market, rules, path, step, i, ts)
         close(market, rules, INCREMENTAL)
         end = begin + rules.step_ns
         if rules.snapshot_interval_ns > 0 and end >= market.venue[0].snapshot:
             send_snapshots(market, rules, end)
             while market.venue[0].snapshot <= end:
                 market.venue[0].snapshot += rules.snapshot_interval_ns
+        for k in range(len(market.feed)):
+            if market.feed[k].start > full_bytes or market.feed[k].packets > full_packets:
+                return step + 1
+    return last
 
 
 @njit(nogil=True, cache=True)
-def _plan(market, rules, step):
+def _plan(market, rules, path, step):
     """Draw the step's hidden states, moves and action times; returns how many, in order of time."""
     n = 0
     width = rules.step_ns - _QUIET_END_NS
     for i in range(len(market.instrument)):
         instrument = market.instrument[i]
         if step == 0:
-            instrument.state = chance.choice(market.random, chance.HIDDEN, rules.start)
+            instrument.state = chance.choice(market.random, chance.HIDDEN, path.start)
         else:
-            instrument.state = chance.choice(market.random, chance.HIDDEN, rules.transition[instrument.state])
+            instrument.state = chance.choice(market.random, chance.HIDDEN, path.transition[instrument.state])
         # First use of the hidden state: the move.
-        move = chance.choice(market.random, chance.HIDDEN, rules.moves[instrument.state]) - 1
-        market.states[step, i] = instrument.state - 1
-        market.moves[step, i] = move
+        move = chance.choice(market.random, chance.HIDDEN, path.move[instrument.state]) - 1
+        path.states[step, i] = instrument.state - 1
+        path.moves[step, i] = move
         if move != 0:
-            market.agenda[0, n] = (chance.below(market.random, chance.FLOW, width) << _INDEX_BITS) | n
-            market.agenda[1, n] = i | _MOVE
+            path.agenda[0, n] = (chance.below(market.random, chance.FLOW, width) << _INDEX_BITS) | n
+            path.agenda[1, n] = i | _MOVE
             n += 1
         turn = rules.calm_probability if instrument.busy else rules.busy_probability
         if chance.uniform(market.random, chance.FLOW) < turn:
@@ -188,10 +221,10 @@ def _plan(market, rules, step):
                 at = min(at, width - 1)
             else:
                 at = chance.below(market.random, chance.FLOW, width)
-            market.agenda[0, n] = (at << _INDEX_BITS) | n
-            market.agenda[1, n] = i
+            path.agenda[0, n] = (at << _INDEX_BITS) | n
+            path.agenda[1, n] = i
             n += 1
-    market.agenda[0, :n].sort()
+    path.agenda[0, :n].sort()
     return n
 
 
@@ -204,20 +237,20 @@ def _move(market, rules, i, ts, move):
     """
     aggressor = BID if move > 0 else ASK
     taken = 1 - aggressor
-    level = level_at(market, i, taken, market.best[i, taken])
+    level = level_at(market, i, taken, market.side[i, taken].best)
     trade(market, rules, i, ts, aggressor, level.size, draw_size(market))
-    second = market.best[i, taken] + away(taken)
+    second = market.side[i, taken].best + away(taken)
     if level_at(market, i, taken, second).orders == 0:
         add(market, rules, i, ts + _FOLLOW_NS, taken, second, draw_size(market))
-    left = market.best[i, aggressor] + rules.reach * away(aggressor)
+    left = market.side[i, aggressor].best + rules.reach * away(aggressor)
     if level_at(market, i, aggressor, left).orders > 0:
         pull(market, rules, i, ts + 2 * _FOLLOW_NS, aggressor, left)
 
 
 @njit(nogil=True, cache=True)
-def _act(market, rules, step, i, ts):
+def _act(market, rules, path, step, i, ts):
     """One noise action. Which kind: depends on how many orders rest, never on the hidden state."""
-    live = market.resting[i, BID] + market.resting[i, ASK]
+    live = market.side[i, BID].orders + market.side[i, ASK].orders
     free = 1.0 - rules.trade_share - rules.modify_share
     leave = min(0.5 * free * live / rules.orders, 0.9 * free)
     u = chance.uniform(market.random, chance.FLOW)
@@ -231,10 +264,10 @@ def _act(market, rules, step, i, ts):
             cancel(market, rules, i, ts, slot)
     else:
         # Second use of the hidden state: the side of an added order.
-        bid = chance.uniform(market.random, chance.FLOW) < rules.bid_share[market.instrument[i].state]
+        bid = chance.uniform(market.random, chance.FLOW) < path.bid_share[market.instrument[i].state]
         side = BID if bid else ASK
-        market.adds[step, i] += 1
-        market.bid_adds[step, i] += bid
+        path.adds[step, i] += 1
+        path.bid_adds[step, i] += bid
         add(market, rules, i, ts, side, _draw_tick(market, rules, i, side), draw_size(market))
 
 
@@ -242,7 +275,7 @@ def _act(market, rules, step, i, ts):
 def _pick(market, i, live):
     """A resting order, each as likely as any other. There always is one: the touch never empties."""
     k = chance.below(market.random, chance.FLOW, live)
-    bids = market.resting[i, BID]
+    bids = market.side[i, BID].orders
     return market.live[i, BID, k] if k < bids else market.live[i, ASK, k - bids]
 
 
@@ -272,10 +305,10 @@ def draw_size(market):
 def _small_trade(market, rules, i, ts):
     """A trade that leaves at least a lot at the best price."""
     aggressor = chance.below(market.random, chance.FLOW, 2)
-    rests = level_at(market, i, 1 - aggressor, market.best[i, 1 - aggressor]).size
+    rests = level_at(market, i, 1 - aggressor, market.side[i, 1 - aggressor].best).size
     size = draw_size(market)
     if rests > 1:
-        trade(market, rules, i, ts, aggressor, min(size, rests - 1), 0)
+        trade(market, rules, i, ts, aggressor, min(size, rests - 1), _NOTHING)
 
 
 @njit(nogil=True, cache=True)

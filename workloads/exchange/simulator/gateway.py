@@ -10,11 +10,12 @@ event plus the gateway's latency, and never decreases.
 import numpy as np
 from numba import njit
 
-from workloads.exchange import encode, mdp3
+from workloads.exchange import encode
 from workloads.exchange.packets import HEADER_BYTES
 from workloads.exchange.simulator import chance
+from workloads.exchange.wire import store_i32, store_i64, store_u8
 
-INCREMENTAL, SNAPSHOT = 0, 1
+INCREMENTAL, SNAPSHOT = np.int64(0), np.int64(1)
 MAX_LATENCY_NS = 500_000
 
 
@@ -31,8 +32,8 @@ def close(market, rules, k):
 def stamp(market, k, ts_sent):
     feed = market.feed[k]
     encode.packet_header(np.uintp(feed.address + feed.start), feed.seq, ts_sent)
-    market.offset[k, feed.packets] = feed.start
-    market.length[k, feed.packets] = feed.used
+    store_i64(np.uintp(feed.offset_at + 8 * feed.packets), feed.start)
+    store_i32(np.uintp(feed.length_at + 4 * feed.packets), np.int32(feed.used))
     feed.packets += 1
     feed.start += feed.used
     feed.used = 0
@@ -54,13 +55,12 @@ def begin_event(market, rules, ts):
         while ts - feed.ts_sent > rules.heartbeat_ns:
             at = np.uintp(feed.address + feed.start + HEADER_BYTES)
             feed.used = HEADER_BYTES + np.int64(encode.heartbeat(at) - at)
-            market.messages[mdp3.HEARTBEAT] += 1
             stamp(market, INCREMENTAL, feed.ts_sent + rules.heartbeat_ns)
     return ts
 
 
 @njit(nogil=True, cache=True)
-def room(market, rules, k, template, size, ts):
+def room(market, rules, k, size, ts):
     """Address for a message of ``size`` bytes, in the open packet of feed ``k`` or in a new one."""
     feed = market.feed[k]
     if feed.used > 0 and feed.used + size > feed.room:
@@ -72,7 +72,6 @@ def room(market, rules, k, template, size, ts):
     at = np.uintp(feed.address + feed.start + feed.used)
     feed.used += size
     feed.last_ts = ts
-    market.messages[template] += 1
     return at
 
 
@@ -87,9 +86,6 @@ def maybe_split(market, rules):
 def append(market, rules, message, ts):
     """A message that is already encoded, uint8[:]."""
     size = np.int64(len(message))
-    feed = market.feed[INCREMENTAL]
-    template = np.int64(message[4]) + 256 * np.int64(message[5])
-    room(market, rules, INCREMENTAL, template, size, ts)
-    start = feed.start + feed.used - size
+    at = room(market, rules, INCREMENTAL, size, ts)
     for k in range(size):
-        market.buffer[INCREMENTAL, start + k] = message[k]
+        store_u8(at + np.uintp(k), message[k])

@@ -15,9 +15,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from workloads.exchange.simulator import chance
-from workloads.exchange.simulator.config import MAX_ACTIONS, SimulatorConfig
+from workloads.exchange.simulator.config import SimulatorConfig
 
-BID, ASK = 0, 1
+# NumPy scalars, here and in `messages`: a plain integer as an argument makes Numba compile its own version.
+BID, ASK = np.int64(0), np.int64(1)
 RING = 128
 DEPTH = 10
 """Levels that the feed shows by price (MarketDepth)."""
@@ -25,14 +26,16 @@ QUEUE = 40
 """Most orders in a level: one message must hold them all."""
 ORDERS = 1_000
 """Most resting orders of an instrument; then nothing is added until some have gone."""
-NONE = -1
-NO_TICK = -(2**40)
+NONE = np.int64(-1)
+NO_TICK = np.int64(-(2**40))
 
 ORDER = np.dtype(
     [(name, np.int64) for name in ("id", "priority", "size", "tick", "side", "next", "previous", "position")]
 )
 """``position``: index among the live slots of its side. A free slot's ``next`` is the next free one."""
 LEVEL = np.dtype([(name, np.int64) for name in ("orders", "size", "head", "tail")])
+SIDE = np.dtype([("best", np.int64), ("orders", np.int64)])
+"""Tick of the best price; how many orders rest."""
 INSTRUMENT = np.dtype(
     [
         (name, np.int64)
@@ -43,16 +46,18 @@ INSTRUMENT = np.dtype(
         )
     ]
 )  # fmt: skip
-"""Prices in ticks, `NO_TICK` while there is none."""
+"""Prices in ticks, `NO_TICK` while there is none. ``state``: of the hidden drift, 0 to 2."""
 FEED = np.dtype(
     [
         (name, np.int64)
         for name in (
-            "address", "room", "start", "used", "packets", "seq", "limit",
+            "address", "offset_at", "length_at", "room", "start", "used", "packets", "seq", "limit",
             "first_ts", "last_ts", "ts_sent", "entries", "orders", "mbo",
         )
     ]
 )  # fmt: skip
+"""Where the block's packets are written (addresses of bytes, of int64 offsets, of int32 lengths), the open
+packet, and how much of an event has been drafted."""
 VENUE = np.dtype(
     [
         (name, np.int64)
@@ -62,51 +67,49 @@ VENUE = np.dtype(
 
 
 class Market(NamedTuple):
-    """Everything that changes while the simulator runs. I instruments."""
+    """Everything that changes while the simulator runs. I instruments. Few arrays: each one makes every
+    function that gets them slower to compile."""
 
     random: NDArray[np.uint64]
     venue: np.ndarray
     """One `VENUE`: counters that instruments share."""
     instrument: np.ndarray
     """I of `INSTRUMENT`."""
-    best: NDArray[np.int64]
-    """[I, 2] tick."""
+    side: np.ndarray
+    """[I, 2] of `SIDE`."""
     level: np.ndarray
     """[I, 2, RING] of `LEVEL`."""
     live: NDArray[np.int64]
-    """[I, 2, ORDERS] slots of the resting orders, in no order."""
-    resting: NDArray[np.int64]
-    """[I, 2] how many."""
+    """[I, 2, ORDERS] slots of the resting orders, in no particular order."""
     order: np.ndarray
     """[I, slots] of `ORDER`."""
     feed: np.ndarray
     """2 of `FEED`: incremental, snapshot."""
+    draft: NDArray[np.int64]
+    """[3, 128, 7] entries of the event that is being written: `messages`."""
+
+
+class Room(NamedTuple):
+    """Where the packets of a block are written, for both feeds."""
+
     buffer: NDArray[np.uint8]
-    """[2, bytes] packets of the block."""
     offset: NDArray[np.int64]
     length: NDArray[np.int32]
-    """[2, packets]."""
-    entries: NDArray[np.int64]
-    orders: NDArray[np.int64]
-    mbo: NDArray[np.int64]
-    """Entries of the event that is being written: `messages`."""
-    messages: NDArray[np.int64]
-    """[256] messages by template, both feeds."""
-    agenda: NDArray[np.int64]
-    """[2, actions of a step]: sort key; instrument and kind."""
-    states: NDArray[np.int8]
-    moves: NDArray[np.int8]
-    bid_adds: NDArray[np.uint16]
-    adds: NDArray[np.uint16]
-    """[step, I]: the truth."""
+
+    @classmethod
+    def of(cls, size: int, packets: int) -> "Room":
+        """Room for ``size`` bytes and ``packets`` packets a feed."""
+        return cls(
+            np.empty((2, size), np.uint8), np.empty((2, packets), np.int64), np.empty((2, packets), np.int32)
+        )
 
 
-def empty_market(config: SimulatorConfig, block_bytes: int, block_packets: int) -> Market:
-    """Books without orders, all counters at their start."""
+def empty_market(config: SimulatorConfig, room: Room) -> Market:
+    """Books without orders, all counters at their start; packets go to ``room``, which must outlive it."""
     n = len(config.futures)
     slots = ORDERS + 8
     instrument = np.zeros(n, INSTRUMENT)
-    best = np.zeros((n, 2), np.int64)
+    side = np.zeros((n, 2), SIDE)
     for i, future in enumerate(config.futures):
         row = instrument[i]
         row["id"], row["wire_tick"] = future.instrument_id, future.wire_tick
@@ -116,12 +119,14 @@ def empty_market(config: SimulatorConfig, block_bytes: int, block_packets: int) 
         band = future.opening_ticks // 14
         row["high_limit"], row["low_limit"] = future.opening_ticks + band, future.opening_ticks - band
         row["max_variation"] = 24
-        best[i] = future.opening_ticks, future.opening_ticks + 1
+        side[i]["best"] = future.opening_ticks, future.opening_ticks + 1
     order = np.zeros((n, slots), ORDER)
     order["next"] = np.arange(1, slots + 1)
     feed = np.zeros(2, FEED)
-    buffer = np.empty((2, block_bytes), np.uint8)
-    feed["address"] = [buffer[k].ctypes.data for k in range(2)]
+    for k in range(2):
+        feed[k]["address"] = room.buffer[k].ctypes.data
+        feed[k]["offset_at"] = room.offset[k].ctypes.data
+        feed[k]["length_at"] = room.length[k].ctypes.data
     feed["seq"] = 1
     feed["room"] = config.packet_bytes
     feed["ts_sent"] = config.start_ns
@@ -129,29 +134,16 @@ def empty_market(config: SimulatorConfig, block_bytes: int, block_packets: int) 
     venue["order_id"], venue["priority"] = 641_200_000_000, 38_000_000_000
     venue["clock"] = config.start_ns
     venue["snapshot"] = config.origin_ns
-    steps = config.steps
     return Market(
         random=chance.streams(config.seed),
         venue=venue,
         instrument=instrument,
-        best=best,
+        side=side,
         level=np.full((n, 2, RING), np.array((0, 0, NONE, NONE), LEVEL)),
         live=np.zeros((n, 2, ORDERS), np.int64),
-        resting=np.zeros((n, 2), np.int64),
         order=order,
         feed=feed,
-        buffer=buffer,
-        offset=np.zeros((2, block_packets), np.int64),
-        length=np.zeros((2, block_packets), np.int32),
-        entries=np.zeros((64, 7), np.int64),
-        orders=np.zeros((128, 5), np.int64),
-        mbo=np.zeros((128, 6), np.int64),
-        messages=np.zeros(256, np.int64),
-        agenda=np.zeros((2, n * (MAX_ACTIONS + 1)), np.int64),
-        states=np.zeros((steps, n), np.int8),
-        moves=np.zeros((steps, n), np.int8),
-        bid_adds=np.zeros((steps, n), np.uint16),
-        adds=np.zeros((steps, n), np.uint16),
+        draft=np.zeros((3, 128, 7), np.int64),
     )
 
 
@@ -170,7 +162,7 @@ def level_at(market, i, side, tick):
 def rank(market, i, side, tick):
     """1 for the best level; the level itself need not hold an order. At most DEPTH + 1."""
     k = 1
-    at = market.best[i, side]
+    at = market.side[i, side].best
     step = away(side)
     while at != tick and k <= DEPTH:
         if level_at(market, i, side, at).orders > 0:
@@ -183,7 +175,7 @@ def rank(market, i, side, tick):
 def deepest_shown(market, i, side):
     """Tick of the level of rank DEPTH; NO_TICK where the side has fewer."""
     k = 0
-    at = market.best[i, side]
+    at = market.side[i, side].best
     for _ in range(RING // 2):
         if level_at(market, i, side, at).orders > 0:
             k += 1
@@ -218,9 +210,9 @@ def insert(market, i, side, tick, order_id, size):
     order.id = order_id
     order.size = size
     order.side = side
-    order.position = market.resting[i, side]
+    order.position = market.side[i, side].orders
     market.live[i, side, order.position] = slot
-    market.resting[i, side] += 1
+    market.side[i, side].orders += 1
     enqueue(market, i, slot, tick)
     return slot
 
@@ -266,8 +258,8 @@ def remove(market, i, slot):
     dequeue(market, i, slot)
     order = market.order[i, slot]
     side = order.side
-    market.resting[i, side] -= 1
-    last = market.live[i, side, market.resting[i, side]]
+    market.side[i, side].orders -= 1
+    last = market.live[i, side, market.side[i, side].orders]
     market.live[i, side, order.position] = last
     market.order[i, last].position = order.position
     order.next = market.instrument[i].free
@@ -286,5 +278,5 @@ def resize(market, i, slot, size):
 def holds_the_touch(market, i, slot):
     """Whether the order is the only one of the best or second price: the noise flow never empties these."""
     order = market.order[i, slot]
-    distance = (order.tick - market.best[i, order.side]) * away(order.side)
+    distance = (order.tick - market.side[i, order.side].best) * away(order.side)
     return distance < 2 and level_at(market, i, order.side, order.tick).orders == 1

@@ -8,6 +8,7 @@ Source: CME MDP 3.0, Market by Price and Market by Order, Event Based Messaging,
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 # Compiled: Numba infers the types.
 
+import numpy as np
 from numba import njit
 
 from workloads.exchange import encode, mdp3
@@ -31,10 +32,19 @@ from workloads.exchange.simulator.matching import (
     resize,
 )
 
-NEW, CHANGE, DELETE = 0, 1, 2
-LAST_TRADE, LAST_VOLUME, LAST_QUOTE, LAST_STATISTICS, RECOVERY, END = 1, 2, 4, 8, 32, 128
-_OPEN, _HIGH, _LOW = ord("4"), ord("7"), ord("8")
+NEW, CHANGE, DELETE = np.int64(0), np.int64(1), np.int64(2)
+ENTRY, ORDERED, MBO = np.int64(0), np.int64(1), np.int64(2)
+"""Drafts of an event: price levels of the 46, their orders, orders of the 47."""
+LAST_TRADE, LAST_VOLUME, LAST_QUOTE, LAST_STATISTICS = np.int64(1), np.int64(2), np.int64(4), np.int64(8)
+RECOVERY, END = np.int64(32), np.int64(128)
+NOTHING = np.int64(0)
+_OPEN, _HIGH, _LOW = np.int64(ord("4")), np.int64(ord("7")), np.int64(ord("8"))
+_ONE = np.int64(1)
+_ALL_STATISTICS = np.int64(7)
+_NO_FLAG = np.int64(mdp3.NULL_U8)
+_DEPTH = np.int64(DEPTH)
 _BID_TYPE = ord("0")
+_VOLUME_BYTES = np.int64(40)
 _MBO_ENTRIES = 30  # of a 47: 40 bytes each
 _FULL = 1_340  # bytes; a 46 that would be larger is sent before more is added
 
@@ -51,7 +61,7 @@ def wire(market, i, tick):
 def draft_level(market, i, side, tick, size, orders, level, action):
     """Add an entry to the event's 46; returns its 1-based position."""
     feed = market.feed[INCREMENTAL]
-    row = market.entries[feed.entries]
+    row = market.draft[ENTRY, feed.entries]
     feed.entries += 1
     instrument = market.instrument[i]
     instrument.rpt_seq += 1
@@ -71,7 +81,7 @@ def draft_order(market, i, slot, reference, action):
     feed = market.feed[INCREMENTAL]
     order = market.order[i, slot]
     if reference > 0:
-        row = market.orders[feed.orders]
+        row = market.draft[ORDERED, feed.orders]
         feed.orders += 1
         row[0] = order.id
         row[1] = order.priority
@@ -79,7 +89,7 @@ def draft_order(market, i, slot, reference, action):
         row[3] = reference
         row[4] = action
     else:
-        row = market.mbo[feed.mbo]
+        row = market.draft[MBO, feed.mbo]
         feed.mbo += 1
         row[0] = order.id
         row[1] = order.priority
@@ -110,7 +120,7 @@ def draft_change(market, i, side, tick, before):
         deepest = deepest_shown(market, i, side)
         if deepest != NO_TICK:
             shown = level_at(market, i, side, deepest)
-            draft_level(market, i, side, deepest, shown.size, shown.orders, DEPTH, NEW)
+            draft_level(market, i, side, deepest, shown.size, shown.orders, _DEPTH, NEW)
     return reference
 
 
@@ -122,13 +132,13 @@ def send_mbo(market, rules, i, ts, flags, last_flags):
     while sent < feed.mbo:
         n = min(_MBO_ENTRIES, feed.mbo - sent)
         size = 24 + 40 * n
-        at = room(market, rules, INCREMENTAL, mdp3.ORDER_BOOK, size, ts)
+        at = room(market, rules, INCREMENTAL, size, ts)
         message = at
         now = last_flags if sent + n == feed.mbo else flags
         at = encode.refresh_root(encode.message_header(at, mdp3.ORDER_BOOK, 11), ts, now)
         at = encode.group(at, 40, n)
         for k in range(sent, sent + n):
-            row = market.mbo[k]
+            row = market.draft[MBO, k]
             at = encode.order_book_entry(
                 at, row[0], row[1], row[2], row[3], market.instrument[i].id, row[4], row[5]
             )
@@ -143,18 +153,18 @@ def send_book(market, rules, i, ts, flags):
     """The event's 46, which may be empty."""
     feed = market.feed[INCREMENTAL]
     size = 32 + 32 * feed.entries + 24 * feed.orders
-    at = room(market, rules, INCREMENTAL, mdp3.BOOK, size, ts)
+    at = room(market, rules, INCREMENTAL, size, ts)
     message = at
     at = encode.refresh_root(encode.message_header(at, mdp3.BOOK, 11), ts, flags)
     at = encode.group(at, 32, feed.entries)
     for k in range(feed.entries):
-        row = market.entries[k]
+        row = market.draft[ENTRY, k]
         at = encode.book_entry(
             at, row[0], row[1], market.instrument[i].id, row[2], row[3], row[4], row[5], row[6], mdp3.NULL_I32
         )
     at = encode.long_group(at, 24, feed.orders)
     for k in range(feed.orders):
-        row = market.orders[k]
+        row = market.draft[ORDERED, k]
         at = encode.book_order(at, row[0], row[1], row[2], row[3], row[4])
     encode.end_message(message, at)
     feed.entries = 0
@@ -166,14 +176,12 @@ def finish(market, rules, i, ts, statistics):
     """Send what the event changed in the book, and ``statistics`` (bits 1 open, 2 high, 4 low); end it."""
     market.instrument[i].ts_event = ts
     feed = market.feed[INCREMENTAL]
-    end = END
     alone = chance.uniform(market.random, chance.WIRE) < rules.closing_probability
-    if alone:
-        end = 0
+    end = NOTHING if alone else END
     shown = feed.entries > 0
     if feed.mbo > 0:
         last = 0 if shown else LAST_QUOTE | (0 if statistics else end)
-        send_mbo(market, rules, i, ts, 0, last)
+        send_mbo(market, rules, i, ts, NOTHING, last)
     if shown:
         send_book(market, rules, i, ts, LAST_QUOTE | (0 if statistics else end))
     if statistics:
@@ -187,16 +195,16 @@ def finish(market, rules, i, ts, statistics):
 @njit(nogil=True, cache=True)
 def send_session_statistics(market, rules, i, ts, statistics, flags):
     n = (statistics & 1) + (statistics >> 1 & 1) + (statistics >> 2 & 1)
-    at = room(market, rules, INCREMENTAL, mdp3.SESSION_STATISTICS, 24 + 24 * n, ts)
+    at = room(market, rules, INCREMENTAL, 24 + 24 * n, ts)
     message = at
     at = encode.refresh_root(encode.message_header(at, mdp3.SESSION_STATISTICS, 11), ts, flags)
     at = encode.group(at, 24, n)
     if statistics & 1:
-        at = session_entry(market, i, at, market.instrument[i].open, _OPEN, 0)
+        at = session_entry(market, i, at, market.instrument[i].open, _OPEN, NOTHING)
     if statistics & 2:
-        at = session_entry(market, i, at, market.instrument[i].high, _HIGH, mdp3.NULL_U8)
+        at = session_entry(market, i, at, market.instrument[i].high, _HIGH, _NO_FLAG)
     if statistics & 4:
-        at = session_entry(market, i, at, market.instrument[i].low, _LOW, mdp3.NULL_U8)
+        at = session_entry(market, i, at, market.instrument[i].low, _LOW, _NO_FLAG)
     encode.end_message(message, at)
 
 
@@ -223,7 +231,7 @@ def add(market, rules, i, ts, side, tick, size):
     before = level_at(market, i, side, tick).orders
     slot = insert(market, i, side, tick, new_order_id(market), size)
     draft_order(market, i, slot, draft_change(market, i, side, tick, before), NEW)
-    finish(market, rules, i, ts, 0)
+    finish(market, rules, i, ts, NOTHING)
 
 
 @njit(nogil=True, cache=True)
@@ -235,7 +243,7 @@ def cancel(market, rules, i, ts, slot):
     before = level_at(market, i, side, tick).orders
     remove(market, i, slot)
     draft_order(market, i, slot, draft_change(market, i, side, tick, before), DELETE)
-    finish(market, rules, i, ts, 0)
+    finish(market, rules, i, ts, NOTHING)
 
 
 @njit(nogil=True, cache=True)
@@ -248,10 +256,10 @@ def pull(market, rules, i, ts, side, tick):
     while level.head != NONE:
         slot = level.head
         remove(market, i, slot)
-        draft_order(market, i, slot, 1 if shown else 0, DELETE)
+        draft_order(market, i, slot, _ONE if shown else NOTHING, DELETE)
     if shown:
         draft_change(market, i, side, tick, before)
-    finish(market, rules, i, ts, 0)
+    finish(market, rules, i, ts, NOTHING)
 
 
 @njit(nogil=True, cache=True)
@@ -268,7 +276,7 @@ def modify_size(market, rules, i, ts, slot, size):
         resize(market, i, slot, size)
     before = level_at(market, i, side, tick).orders
     draft_order(market, i, slot, draft_change(market, i, side, tick, before), CHANGE)
-    finish(market, rules, i, ts, 0)
+    finish(market, rules, i, ts, NOTHING)
 
 
 @njit(nogil=True, cache=True)
@@ -283,7 +291,7 @@ def modify_price(market, rules, i, ts, slot, tick):
     before = level_at(market, i, side, tick).orders
     enqueue(market, i, slot, tick)
     draft_order(market, i, slot, draft_change(market, i, side, tick, before), CHANGE)
-    finish(market, rules, i, ts, 0)
+    finish(market, rules, i, ts, NOTHING)
 
 
 @njit(nogil=True, cache=True)
@@ -296,7 +304,7 @@ def trade(market, rules, i, ts, aggressor, size, rest):
     ts = begin_event(market, rules, ts)
     venue, instrument = market.venue[0], market.instrument[i]
     side = 1 - aggressor
-    tick = market.best[i, side]
+    tick = market.side[i, side].best
     level = level_at(market, i, side, tick)
     before = level.orders
     aggressor_id = new_order_id(market)
@@ -304,7 +312,7 @@ def trade(market, rules, i, ts, aggressor, size, rest):
     venue.trades += 1
     instrument.volume += size
     statistics = _note_price(instrument, tick, size)
-    _send_volume(market, rules, i, ts)
+    _send_volume(market, rules, i, ts, LAST_VOLUME)
     maybe_split(market, rules)
 
     left = size
@@ -314,18 +322,18 @@ def trade(market, rules, i, ts, aggressor, size, rest):
         if order.size <= left:
             left -= order.size
             remove(market, i, slot)
-            draft_order(market, i, slot, 1, DELETE)
+            draft_order(market, i, slot, _ONE, DELETE)
         else:
             resize(market, i, slot, order.size - left)
             left = 0
-            draft_order(market, i, slot, 1, CHANGE)
+            draft_order(market, i, slot, _ONE, CHANGE)
     draft_change(market, i, side, tick, before)
     if level.orders == 0:
-        while level_at(market, i, side, market.best[i, side]).orders == 0:
-            market.best[i, side] += away(side)
-        market.best[i, aggressor] = tick
+        while level_at(market, i, side, market.side[i, side].best).orders == 0:
+            market.side[i, side].best += away(side)
+        market.side[i, aggressor].best = tick
         slot = insert(market, i, aggressor, tick, aggressor_id, rest)
-        draft_order(market, i, slot, draft_change(market, i, aggressor, tick, 0), NEW)
+        draft_order(market, i, slot, draft_change(market, i, aggressor, tick, NOTHING), NEW)
     finish(market, rules, i, ts, statistics)
 
 
@@ -352,7 +360,7 @@ def _note_price(instrument, tick, size):
 def _send_trade(market, rules, i, ts, aggressor, aggressor_id, size):
     """48: one trade, the aggressor's order and the resting ones, sometimes in a second message."""
     instrument = market.instrument[i]
-    tick = market.best[i, 1 - aggressor]
+    tick = market.side[i, 1 - aggressor].best
     head = level_at(market, i, 1 - aggressor, tick).head
     resting, left, slot = 0, size, head
     while left > 0:
@@ -364,7 +372,7 @@ def _send_trade(market, rules, i, ts, aggressor, aggressor_id, size):
     here = chance.below(market.random, chance.WIRE, n) if late else n
     instrument.rpt_seq += 1
     market.venue[0].trade_id += 1
-    at = room(market, rules, INCREMENTAL, mdp3.TRADE, 64 + 16 * here, ts)
+    at = room(market, rules, INCREMENTAL, 64 + 16 * here, ts)
     message = at
     flags = 0 if late else LAST_TRADE
     at = encode.refresh_root(encode.message_header(at, mdp3.TRADE, 11), ts, flags)
@@ -385,7 +393,7 @@ def _send_trade(market, rules, i, ts, aggressor, aggressor_id, size):
         if k == here:
             encode.end_message(message, at)
             close(market, rules, INCREMENTAL)
-            at = room(market, rules, INCREMENTAL, mdp3.TRADE, 32 + 16 * (n - here), ts)
+            at = room(market, rules, INCREMENTAL, 32 + 16 * (n - here), ts)
             message = at
             at = encode.refresh_root(encode.message_header(at, mdp3.TRADE, 11), ts, LAST_TRADE)
             at = encode.long_group(encode.group(at, 32, 0), 16, n - here)
@@ -401,13 +409,13 @@ def _send_trade(market, rules, i, ts, aggressor, aggressor_id, size):
 
 
 @njit(nogil=True, cache=True)
-def _send_volume(market, rules, i, ts):
+def _send_volume(market, rules, i, ts, flags):
     """37: lots traded since the session began."""
     instrument = market.instrument[i]
     instrument.rpt_seq += 1
-    at = room(market, rules, INCREMENTAL, mdp3.VOLUME, 40, ts)
+    at = room(market, rules, INCREMENTAL, _VOLUME_BYTES, ts)
     message = at
-    at = encode.refresh_root(encode.message_header(at, mdp3.VOLUME, 11), ts, LAST_VOLUME)
+    at = encode.refresh_root(encode.message_header(at, mdp3.VOLUME, 11), ts, flags)
     at = encode.volume_entry(
         encode.group(at, 16, 1), instrument.volume, instrument.id, instrument.rpt_seq, NEW
     )
@@ -423,23 +431,23 @@ def publish(market, rules, i, ts, recovery):
     flags = RECOVERY if recovery else 0
     for side in (BID, ASK):
         k = 0
-        tick = market.best[i, side]
+        tick = market.side[i, side].best
         for _ in range(rules.reach):
             level = level_at(market, i, side, tick)
             if level.orders > 0:
                 k += 1
                 if k > DEPTH:
-                    if feed.mbo + level.orders > len(market.mbo):
+                    if feed.mbo + level.orders > market.draft.shape[1]:
                         send_mbo(market, rules, i, ts, flags, flags)
                     slot = level.head
                     while slot != NONE:
-                        draft_order(market, i, slot, 0, NEW)
+                        draft_order(market, i, slot, NOTHING, NEW)
                         slot = market.order[i, slot].next
             tick += away(side)
     send_mbo(market, rules, i, ts, flags, flags)
     for side in (BID, ASK):
         k = 0
-        tick = market.best[i, side]
+        tick = market.side[i, side].best
         for _ in range(rules.reach):
             level = level_at(market, i, side, tick)
             if level.orders > 0 and k < DEPTH:
@@ -454,3 +462,12 @@ def publish(market, rules, i, ts, recovery):
                     slot = market.order[i, slot].next
             tick += away(side)
     send_book(market, rules, i, ts, flags | LAST_QUOTE | END)
+
+
+@njit(nogil=True, cache=True)
+def restate(market, rules, i, ts):
+    """Volume, open, high and low again, in one event of the recovery; nothing if there was no trade yet."""
+    if market.instrument[i].volume > 0:
+        ts = begin_event(market, rules, ts)
+        _send_volume(market, rules, i, ts, LAST_VOLUME | RECOVERY)
+        send_session_statistics(market, rules, i, ts, _ALL_STATISTICS, LAST_STATISTICS | RECOVERY | END)

@@ -3,6 +3,7 @@
 Encoded in Python, once a session: nothing here is hot.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,51 +18,62 @@ from workloads.exchange.simulator.matching import Market
 PRE_OPEN, READY = 21, 17
 _LAST_STATISTICS, _RECOVERY, _END = 8, 32, 128
 _ELECTRONIC, _FRACTIONAL = 1 << 0, 1 << 11
-_SPREAD_ID, _OPTION_ID = 90_000_001, 90_000_002
+_BACK_MONTH_ID, _SPREAD_ID, _OPTION_ID = 90_000_001, 90_000_002, 90_000_003
 _MONTHS = "FGHJKMNQUVXZ"
 
 
 def definitions(config: SimulatorConfig, market: Market) -> list[bytes]:
-    """Templates 54 for every future, 56 and 55 for a spread and an option on the first one."""
-    reports = len(config.futures) + 2
+    """What exists: the futures, and of the first one a back month, a calendar spread and an option.
+
+    Templates 54, 56, 55. The last three never trade.
+    """
+    reports = len(config.futures) + 3
     first = config.futures[0]
-    messages = [_future(config, market, i, reports) for i in range(len(config.futures))]
     year, month = first.maturity
-    later = (year + (month + 3 > 12), (month + 2) % 12 + 1)
-    back = f"{first.asset}{_MONTHS[later[1] - 1]}{later[0] % 10}"
+    later = (year + (month > 9), (month + 2) % 12 + 1)
+    symbol = f"{first.asset}{_MONTHS[later[1] - 1]}{later[0] % 10}"
+    back = replace(first, instrument_id=_BACK_MONTH_ID, symbol=symbol, maturity=later, open_interest=0)
+    messages = [_future(config, market, i, future, reports) for i, future in enumerate(config.futures)]
+    messages.append(_future(config, market, 0, back, reports))
     common = _common(config, first, market, 0, reports)
+    common |= {"high_limit": mdp3.NULL_I64, "low_limit": mdp3.NULL_I64, "tick": first.wire_tick // 5}
     messages.append(
         definition(
             mdp3.DEFINITION_SPREAD,
-            **common
-            | {"symbol": f"{first.symbol}-{back}", "instrument_id": _SPREAD_ID, "security_type": "FUT",
-               "security_subtype": "EQ", "cfi": "FMXXXX", "tick": first.wire_tick // 5,
-               "display_factor": first.display_factor, "high_limit": mdp3.NULL_I64,
-               "low_limit": mdp3.NULL_I64, "price_ratio": mdp3.NULL_I64},
+            **common,
+            symbol=f"{first.symbol}-{symbol}",
+            instrument_id=_SPREAD_ID,
+            security_type="FUT",
+            security_subtype="EQ",
+            cfi="FMXXXX",
             **_maturity(first.maturity),
-            legs=((first.instrument_id, 1, 1), (_OPTION_ID + 1, 2, 1)),
+            legs=((first.instrument_id, 1, 1), (_BACK_MONTH_ID, 2, 1)),
         )
-    )  # fmt: skip
+    )
     strike = first.opening_ticks // 20 * 20
     messages.append(
         definition(
             mdp3.DEFINITION_OPTION,
-            **common
-            | {"symbol": f"{first.symbol} C{strike * first.tick // 10**9}", "instrument_id": _OPTION_ID,
-               "security_type": "OOF", "cfi": "OCEFPS", "tick": first.wire_tick // 5,
-               "display_factor": first.display_factor, "tick_value": first.tick_value // 5,
-               "settl_currency": first.currency, "strike": strike * first.wire_tick,
-               "strike_currency": first.currency,
-               "unit_quantity": 10**9, "put_or_call": 1, "tick_rule": mdp3.NULL_I8,
-               "high_limit": mdp3.NULL_I64, "low_limit": mdp3.NULL_I64},
+            **common,
+            symbol=f"{first.symbol} C{strike * first.tick // 10**9}",
+            instrument_id=_OPTION_ID,
+            security_type="OOF",
+            cfi="OCEFPS",
+            put_or_call=1,
+            strike=strike * first.wire_tick,
+            strike_currency=first.currency,
+            settl_currency=first.currency,
+            tick_value=first.tick_value // 5,
+            unit_quantity=10**9,
             **_maturity(first.maturity),
         )
-    )  # fmt: skip
+    )
     return messages
 
 
-def _future(config: SimulatorConfig, market: Market, i: int, reports: int) -> bytes:
-    future, state = config.futures[i], market.instrument[i]
+def _future(config: SimulatorConfig, market: Market, i: int, future: Future, reports: int) -> bytes:
+    """``i``: whose limits and settlement price hold for it."""
+    state = market.instrument[i]
     attributes = _ELECTRONIC | (_FRACTIONAL if future.main_fraction else 0)
     fractions = {
         name: value
@@ -77,7 +89,6 @@ def _future(config: SimulatorConfig, market: Market, i: int, reports: int) -> by
         settl_currency=future.currency,
         cfi="FFIXSX" if future.unit == "IPNT" else "FXXXSX",
         tick=future.wire_tick,
-        display_factor=future.display_factor,
         tick_value=future.tick_value,
         unit_quantity=future.unit_quantity,
         open_interest=future.open_interest,
@@ -105,6 +116,7 @@ def _common(config: SimulatorConfig, future: Future, market: Market, i: int, rep
         "security_group": future.asset,
         "asset": future.asset,
         "currency": future.currency,
+        "display_factor": future.display_factor,
         "match_algorithm": "F",
         "min_size": 1,
         "max_size": 3_000,

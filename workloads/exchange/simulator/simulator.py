@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
-from workloads.exchange.packets import Packets
+from workloads.exchange.packets import HEADER_BYTES, Packets
 from workloads.exchange.simulator import gateway, matching, session
 from workloads.exchange.simulator.config import MAX_ACTIONS, SimulatorConfig, SimulatorError
-from workloads.exchange.simulator.flow import Rules, fill_books, run_steps
-from workloads.exchange.simulator.messages import publish
+from workloads.exchange.simulator.flow import Path, Rules, fill_books, run_steps
+from workloads.exchange.simulator.messages import publish, restate
 from workloads.exchange.simulator.truth import Truth
 
 _GAP_NS = 20_000
@@ -36,7 +37,10 @@ class Simulator:
         self._steps_per_block = int(steps)
         worst = len(self.config.futures) * MAX_ACTIONS
         self._reserve_bytes, self._reserve_packets = worst * _ACTION_BYTES, worst * _ACTION_PACKETS
-        self._market = matching.empty_market(self.config, 2 * self._reserve_bytes, 2 * self._reserve_packets)
+        self._room = matching.Room.of(2 * self._reserve_bytes, 2 * self._reserve_packets)
+        self._market = matching.empty_market(self.config, self._room)
+        self._path = Path.of(self.config)
+        self._messages = np.zeros(256, np.int64)
         self._totals = [0, 0]
         self._started = False
         self._finished = False
@@ -58,14 +62,13 @@ class Simulator:
         resets = self._interruptions()
         step = 0
         while step < config.steps:
-            stop = min((step // self._steps_per_block + 1) * self._steps_per_block, config.steps)
-            while step < stop:
-                if step in resets:
-                    self._interrupt(step, restart=resets[step])
-                run_steps(market, rules, step, step + 1)
-                step += 1
-                if self._nearly_full():
-                    yield self._take()
+            if step in resets:
+                self._interrupt(step, restart=resets[step])
+            stops = [(step // self._steps_per_block + 1) * self._steps_per_block, config.steps, *resets]
+            stop = min(stop for stop in stops if stop > step)
+            step = run_steps(
+                market, rules, self._path, step, stop, self._reserve_bytes, self._reserve_packets
+            )
             yield self._take()
         self._finished = True
 
@@ -73,7 +76,7 @@ class Simulator:
         """What happened; after the last block."""
         if not self._finished:
             raise SimulatorError("the truth is known when all blocks have been taken")
-        return Truth.of(self.config, self._market, (self._totals[0], self._totals[1]))
+        return Truth.of(self.config, self._market, self._path, self._totals, self._messages)
 
     def _interruptions(self) -> dict[int, bool]:
         """Step before which the channel is interrupted -> whether its sequence restarts, too."""
@@ -103,6 +106,8 @@ class Simulator:
         for i in range(len(market.instrument)):
             ts += _GAP_NS
             publish(market, self._rules, i, ts, recovery)
+            if recovery:
+                restate(market, self._rules, i, ts)
         ts += _GAP_NS
         for message in session.status(config, ts, session.READY, recovery=recovery):
             self._send(message, ts)
@@ -130,12 +135,6 @@ class Simulator:
         gateway.begin_event(self._market, self._rules, ts)
         gateway.append(self._market, self._rules, np.frombuffer(message, np.uint8), ts)
 
-    def _nearly_full(self) -> bool:
-        feed = self._market.feed
-        return bool(
-            (feed["start"] > self._reserve_bytes).any() or (feed["packets"] > self._reserve_packets).any()
-        )
-
     def _take(self) -> Block:
         """Copy out what both feeds hold and begin again; no packet is open between steps."""
         market = self._market
@@ -144,10 +143,22 @@ class Simulator:
             n, size = int(market.feed[k]["packets"]), int(market.feed[k]["start"])
             parts.append(
                 Packets(
-                    market.buffer[k, :size].copy(), market.offset[k, :n].copy(), market.length[k, :n].copy()
+                    self._room.buffer[k, :size].copy(),
+                    self._room.offset[k, :n].copy(),
+                    self._room.length[k, :n].copy(),
                 )
             )
             self._totals[k] += n
+            _count_messages(parts[k].buffer, parts[k].offset, parts[k].length, self._messages)
         market.feed["packets"] = 0
         market.feed["start"] = 0
         return Block(*parts)
+
+
+@njit(nogil=True, cache=True)
+def _count_messages(buffer, offset, length, by_template):  # type: ignore[no-untyped-def]  # compiled: types are inferred
+    for k in range(len(offset)):
+        at, end = offset[k] + HEADER_BYTES, offset[k] + length[k]
+        while at < end:
+            by_template[buffer[at + 4]] += 1  # every template that is sent here is below 256
+            at += buffer[at] + 256 * np.int64(buffer[at + 1])

@@ -6,6 +6,7 @@ Source: CME MDP 3.0, Market Recovery; templates 52 (prices and statistics) and 5
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 # Compiled: Numba infers the types.
 
+import numpy as np
 from numba import njit
 
 from workloads.exchange import encode, mdp3
@@ -16,8 +17,10 @@ from workloads.exchange.simulator.messages import wire
 _CHUNK = 40  # orders of a 53: 29 bytes each
 _GAP_NS = 4_000  # from packet to packet
 _READY = 17
-_TRADE, _OPEN, _SETTLEMENT, _HIGH, _LOW = ord("2"), ord("4"), ord("6"), ord("7"), ord("8")
-_OPEN_INTEREST, _VOLUME, _BID_TYPE = ord("C"), ord("e"), ord("0")
+_TRADE, _OPEN, _SETTLEMENT = np.int64(ord("2")), np.int64(ord("4")), np.int64(ord("6"))
+_HIGH, _LOW, _OPEN_INTEREST, _VOLUME = (np.int64(ord(letter)) for letter in "78Ce")
+_NO_SIZE, _NO_LEVEL = np.int64(mdp3.NULL_I32), np.int64(mdp3.NULL_I8)
+_BID_TYPE = ord("0")
 
 
 @njit(nogil=True, cache=True)
@@ -30,13 +33,13 @@ def send_snapshots(market, rules, ts):
         sent += _GAP_NS
         stamp(market, SNAPSHOT, sent)
     for i in range(reports):
-        n = market.resting[i, BID] + market.resting[i, ASK]
+        n = market.side[i, BID].orders + market.side[i, ASK].orders
         chunks = max(1, (n + _CHUNK - 1) // _CHUNK)
-        side, tick, slot = BID, market.best[i, BID], NONE
+        side, tick, slot = BID, market.side[i, BID].best, NONE
         slot = level_at(market, i, side, tick).head
         for chunk in range(chunks):
             size = min(_CHUNK, n - chunk * _CHUNK)
-            at = room(market, rules, SNAPSHOT, mdp3.SNAPSHOT_ORDERS, 41 + 29 * size, sent)
+            at = room(market, rules, SNAPSHOT, 41 + 29 * size, sent)
             message = at
             at = encode.message_header(at, mdp3.SNAPSHOT_ORDERS, 28)
             instrument = market.instrument[i]
@@ -48,8 +51,8 @@ def send_snapshots(market, rules, ts):
             for _ in range(size):
                 while slot == NONE:
                     tick += away(side)
-                    if side == BID and market.best[i, BID] - tick >= rules.reach:
-                        side, tick = ASK, market.best[i, ASK]
+                    if side == BID and market.side[i, BID].best - tick >= rules.reach:
+                        side, tick = ASK, market.side[i, ASK].best
                     slot = level_at(market, i, side, tick).head
                 order = market.order[i, slot]
                 at = encode.snapshot_order_entry(
@@ -68,7 +71,7 @@ def _send_levels(market, rules, i, reports, ts):
     if instrument.last != NO_TICK:
         statistics += 4  # last trade, open, high, low
     n = statistics + _shown(market, rules, i, BID) + _shown(market, rules, i, ASK)
-    at = room(market, rules, SNAPSHOT, mdp3.SNAPSHOT, 72 + 22 * n, ts)
+    at = room(market, rules, SNAPSHOT, 72 + 22 * n, ts)
     message = at
     at = encode.snapshot_root(
         encode.message_header(at, mdp3.SNAPSHOT, 59),
@@ -86,7 +89,7 @@ def _send_levels(market, rules, i, reports, ts):
     )
     at = encode.group(at, 22, n)
     for side in (BID, ASK):
-        tick = market.best[i, side]
+        tick = market.side[i, side].best
         k = 0
         for _ in range(rules.reach):
             level = level_at(market, i, side, tick)
@@ -96,11 +99,11 @@ def _send_levels(market, rules, i, reports, ts):
             tick += away(side)
     if instrument.last != NO_TICK:
         at = _statistic(market, rules, i, at, instrument.last, instrument.last_size, _TRADE)
-        at = _statistic(market, rules, i, at, instrument.open, mdp3.NULL_I32, _OPEN)
-        at = _statistic(market, rules, i, at, instrument.high, mdp3.NULL_I32, _HIGH)
-        at = _statistic(market, rules, i, at, instrument.low, mdp3.NULL_I32, _LOW)
+        at = _statistic(market, rules, i, at, instrument.open, _NO_SIZE, _OPEN)
+        at = _statistic(market, rules, i, at, instrument.high, _NO_SIZE, _HIGH)
+        at = _statistic(market, rules, i, at, instrument.low, _NO_SIZE, _LOW)
     at = _statistic(market, rules, i, at, NO_TICK, instrument.volume, _VOLUME)
-    at = _statistic(market, rules, i, at, instrument.settlement, mdp3.NULL_I32, _SETTLEMENT)
+    at = _statistic(market, rules, i, at, instrument.settlement, _NO_SIZE, _SETTLEMENT)
     at = _statistic(market, rules, i, at, NO_TICK, instrument.open_interest, _OPEN_INTEREST)
     encode.end_message(message, at)
 
@@ -109,7 +112,7 @@ def _send_levels(market, rules, i, reports, ts):
 def _shown(market, rules, i, side):
     """Levels that hold an order, at most DEPTH."""
     k = 0
-    tick = market.best[i, side]
+    tick = market.side[i, side].best
     for _ in range(rules.reach):
         if level_at(market, i, side, tick).orders > 0:
             k += 1
@@ -119,7 +122,7 @@ def _shown(market, rules, i, side):
 
 @njit(nogil=True, cache=True)
 def _statistic(market, rules, i, at, tick, size, entry_type):
-    return _entry(at, wire(market, i, tick), size, mdp3.NULL_I32, mdp3.NULL_I8, rules, entry_type)
+    return _entry(at, wire(market, i, tick), size, _NO_SIZE, _NO_LEVEL, rules, entry_type)
 
 
 @njit(nogil=True, cache=True)

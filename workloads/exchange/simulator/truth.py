@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workloads.exchange.forecast import Observations
+from workloads.exchange.simulator import flow
 from workloads.exchange.simulator.config import SimulatorConfig, SimulatorError
 from workloads.exchange.simulator.matching import ASK, BID, NONE, RING, Market
 
@@ -88,8 +89,15 @@ class Truth:
         return cls(**{name: value[()] if value.ndim else value.item() for name, value in values.items()})
 
     @classmethod
-    def of(cls, config: SimulatorConfig, market: Market, totals: tuple[int, int]) -> "Truth":
-        """Collect it after the last step; ``totals``: packets of both feeds."""
+    def of(
+        cls,
+        config: SimulatorConfig,
+        market: Market,
+        path: flow.Path,
+        packets: list[int],
+        messages: NDArray[np.int64],
+    ) -> "Truth":
+        """Collect it after the last step; ``packets`` of both feeds, ``messages`` by template."""
         venue = market.venue[0]
         tick = market.instrument["wire_tick"].astype(np.int64)
         opening = np.array([future.opening_ticks for future in config.futures], np.int64)
@@ -98,15 +106,15 @@ class Truth:
             wire_tick=tick,
             opening_bid=opening * tick,
             ts_step=config.origin_ns + np.arange(config.steps, dtype=np.int64) * config.step_ns,
-            states=market.states,
-            moves=market.moves,
-            bid_adds=market.bid_adds,
-            adds=market.adds,
+            states=path.states,
+            moves=path.moves,
+            bid_adds=path.bid_adds,
+            adds=path.adds,
             book=_book(market),
             volume=market.instrument["volume"].astype(np.int64),
-            packets=totals[0],
-            snapshot_packets=totals[1],
-            messages=market.messages.copy(),
+            packets=packets[0],
+            snapshot_packets=packets[1],
+            messages=messages.copy(),
             events=int(venue["events"]),
             trades=int(venue["trades"]),
         )
@@ -117,7 +125,7 @@ def _book(market: Market) -> NDArray[Any]:
     for i, instrument in enumerate(market.instrument):
         for side in (BID, ASK):
             for distance in range(RING // 2):
-                tick = int(market.best[i, side]) + distance * (2 * side - 1)
+                tick = int(market.side[i, side]["best"]) + distance * (2 * side - 1)
                 slot = int(market.level[i, side, tick % RING]["head"])
                 while slot != NONE:
                     order = market.order[i, slot]
