@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.status import Status
+from rich.table import Table
 
 Event = dict[str, Any]
 
@@ -33,3 +37,85 @@ def ingest_status() -> Iterator[Callable[[Event], None]]:
                     stderr.print(f"segment {event['segment']}: {rows:,} rows committed")
 
         yield show
+
+
+class RunProgress:
+    """Two bars: what the exchange has sent, what ingest has decoded."""
+
+    def __init__(self, ready: Event, *, quiet: bool) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[what]}"),
+            TimeElapsedColumn(),
+            console=stderr,
+            disable=quiet or not stderr.is_terminal,
+        )
+        self._ready = ready
+        self._sent = self._progress.add_task("exchange", total=1.0, what="")
+        self._stored = self._progress.add_task("ingest", total=1.0, what="")
+        self._share = 0.0
+        self._packets = 0
+
+    def __enter__(self) -> "RunProgress":
+        self._progress.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.__exit__(kind, error, trace)
+
+    def sent(self, event: Event) -> None:
+        """An event of the exchange."""
+        if event["event"] == "done":
+            self._share = 1.0
+        elif event["event"] == "progress" and event["ts"] is not None:
+            first, last = self._ready["ts_first"], self._ready["ts_last"]
+            self._share = min(1.0, (event["ts"] - first) / max(1, last - first))
+        else:
+            return
+        self._packets = event["packets"]
+        self._progress.update(self._sent, completed=self._share, what=f"{self._packets:,} packets sent")
+
+    def stored(self, event: Event) -> None:
+        """An event of ingest."""
+        if event["event"] == "done":
+            self._progress.update(self._stored, completed=1.0)
+        if event["event"] in ("progress", "done"):
+            share = self._share * min(1.0, event["packets"] / max(1, self._packets))
+            lost = f", {event['lost']:,} lost" if event["lost"] else ""
+            what = f"{event['packets']:,} packets decoded{lost}"
+            done = 1.0 if event["event"] == "done" else share
+            self._progress.update(self._stored, completed=done, what=what)
+
+
+def print_summary(result: dict[str, Any], seconds: dict[str, float], report: Path) -> None:
+    """One screen on stdout: what arrived, what is stored, where to look."""
+    ingest, proof = result["ingest"], result["proof"]
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column()
+    source = result["source"]["name"]
+    table.add_row("source", f"{source}, {result['venue']} channel {result['channel']}")
+    for feed in ("A", "B"):
+        if feed in result["sent"]:
+            sent = result["sent"][feed]
+            table.add_row(
+                f"feed {feed}",
+                f"{sent['sent']:,} sent, {sent['dropped']:,} dropped on purpose, "
+                f"{ingest['kernel_drops'].get(feed, 0):,} dropped by the kernel",
+            )
+    table.add_row("arrived", f"{ingest['packets']:,} packets, {ingest['messages']:,} messages")
+    late = f", {ingest['late']:,} late" if ingest["late"] else ""
+    bad = f", {ingest['malformed']:,} malformed" if ingest["malformed"] else ""
+    table.add_row("missing", f"{proof['gaps']:,} packets{late}{bad}")
+    table.add_row("stored", "  ".join(f"{name} {rows:,}" for name, rows in sorted(ingest["rows"].items())))
+    table.add_row("commit", result["data_commit"])
+    table.add_row("seconds", "  ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
+    table.add_row("report", str(report))
+    console = Console(highlight=False)
+    style = "green" if proof["equal"] else "bold red"
+    console.print(f"[{style}]{proof['statement']}")
+    console.print(table)

@@ -6,6 +6,7 @@ segment that is being received. SIGTERM or Ctrl-C end it cleanly: everything rec
 """
 
 import signal
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -14,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from workloads.ingest.arbitration import Rules
 from workloads.ingest.errors import IngestError
@@ -72,6 +73,8 @@ class IngestConfig:
     """Packets by which both feeds must have passed a missing one to declare it sooner."""
     first_seq: int = 0
     """First sequence number to expect (1 at the start of a trading week); 0: join where the feed is."""
+    stop_with_stdin: bool = False
+    """End when stdin is closed: when whoever started us has gone."""
     stop_after_idle_seconds: float = 0.0
     """End when nothing has come for so long; 0: never."""
     source: dict[str, str] = field(default_factory=dict)
@@ -305,8 +308,16 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
+def _stop_at_end_of(stream: TextIO, stop: threading.Event) -> None:
+    for _ in stream:
+        pass
+    stop.set()
+
+
 def _run(config: IngestConfig) -> None:
     stop = stop_on_signals()
+    if config.stop_with_stdin:
+        threading.Thread(target=_stop_at_end_of, args=(sys.stdin, stop), name="stdin", daemon=True).start()
     summary = run(open_archive(config.archive), config, stop)
     emit("done", **vars(summary))
 
