@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from workloads.exchange.forecast import DriftModel
+from workloads.exchange.forecast import DriftModel, filtered
 from workloads.exchange.simulator import Simulator, SimulatorConfig, SimulatorError, Truth, default_futures
 
 SECOND = 10**9
@@ -45,6 +45,10 @@ class Reader:
         self.extremes = {}
         self.events_over_packets = self.packets_with_events = self.late_orders = self.lone_ends = 0
         self.order_templates = Counter()
+        self.flow, self.changed = (
+            [],
+            [],
+        )  # (ts, instrument, kind, +1 buy or -1 sell); kind and side in this event
         self.new_orders = []  # (ts, instrument, side, id, price, first at the second price?, the best)
 
     def packet(self, payload):
@@ -144,6 +148,7 @@ class Reader:
     def order(self, template, instrument, order_id, priority, price, qty, action, side):
         book = self.orders[instrument]
         self.order_templates[template, action] += 1
+        self.changed.append((instrument, ("add", "modify", "cancel")[action], 3 - 2 * side))
         if action == 2:
             assert book.pop(order_id)[:3] == (side, price, priority)
         else:
@@ -173,7 +178,11 @@ class Reader:
             assert len(fills) == count
             assert fills[0][1] == size == sum(fill[1] for fill in fills[1:])
             self.trades.append((instrument, price, size, aggressor, fills))
-        self.pending = []
+            if fills[0][0] not in self.orders[instrument]:  # the mid did not move
+                self.flow.append((ts, instrument, "trade", 3 - 2 * aggressor))
+        if not self.pending:
+            self.flow += [(ts, *change) for change in self.changed]
+        self.pending, self.changed = [], []
         for instrument in self.touched:
             depth = aggregate(self.orders[instrument])
             for side in (1, 2):
@@ -336,6 +345,48 @@ def test_what_the_best_forecast_needs_can_be_counted_in_the_feed(session, read):
             bid_adds[step, column[instrument]] += side == 1
     assert (adds == truth.adds).all() and (bid_adds == truth.bid_adds).all()
     assert truth.adds.sum() > 1_000 and answers > 10
+
+
+def test_trades_cancels_and_modifies_tell_nothing_about_the_drift_beyond_the_filter():
+    """What the filter does not know of the state is uncorrelated with the sides of all other actions."""
+    incremental, _, truth = payloads(dataclasses.replace(CONFIG, seed=8, duration_ns=180 * SECOND))
+    reader = Reader()
+    for payload in incremental:
+        reader.packet(payload)
+    column = {instrument: i for i, instrument in enumerate(truth.instrument_id.tolist())}
+    balance = {kind: np.zeros(truth.states.shape) for kind in ("add", "modify", "cancel", "trade")}
+    for ts, instrument, kind, sign in reader.flow:
+        if ts >= truth.ts_step[0]:
+            balance[kind][(ts - truth.ts_step[0]) // CONFIG.step_ns, column[instrument]] += sign
+    known = [filtered(truth.observations(i), LIVELY) @ np.array([-1, 0, 1]) for i in range(4)]
+    surprise = truth.states - np.column_stack(known)
+    assert abs(z_score(truth.states * balance["add"])) > 8  # the test sees what is there
+    for kind in balance:
+        assert abs(z_score(surprise * balance[kind])) < 4, kind
+
+
+def z_score(products):
+    return products.mean() / (products.std() / np.sqrt(products.size))
+
+
+def test_every_message_reads_the_same_by_the_venues_own_schema(session, newest):
+    """Blocks and groups as the schema XML places them, and only codes that it knows."""
+    enums, known = list(newest.enums.values()), 0
+    for payload in session[0][:1_500] + session[1][:100]:
+        packet = newest.packet(payload)
+        assert packet["error"] is None
+        for message in packet["messages"]:
+            assert message["error"] is None
+            layout = newest.messages[message["template"]]
+            assert message["block_length"] == layout.block_length
+            blocks = [(layout.fields, [message["fields"]])]
+            blocks += [(group.fields, message["groups"][group.name]) for group in layout.groups]
+            for fields, rows in blocks:
+                for field in (field for field in fields if getattr(field.type, "values", None) in enums):
+                    codes = {row[field.name] for row in rows} - {None}
+                    assert codes <= set(field.type.values.values()), (message["name"], field.name)
+                    known += len(codes)
+    assert known > 5_000
 
 
 def test_a_snapshot_equals_the_book_at_its_last_sequence_number(session):
