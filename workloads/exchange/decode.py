@@ -20,6 +20,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from workloads.compiled import compiled
 from workloads.exchange import mdp3
 from workloads.exchange.mdp3 import offset, read_bytes
 from workloads.exchange.packets import HEADER_BYTES, Packets
@@ -424,7 +425,7 @@ GROUP = np.uintp(mdp3.GROUP_BYTES)
 LONG_GROUP = np.uintp(mdp3.LONG_GROUP_BYTES)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _decode(
     buffer,
     offsets,

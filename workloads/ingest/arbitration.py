@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from workloads.compiled import compiled
 from workloads.exchange.packets import HEADER_BYTES, Packets
 from workloads.exchange.wire import load_i64, load_u32
 from workloads.ingest.frames import (
@@ -361,13 +361,13 @@ def feed_index(name: str) -> int:
     return FEED_NAMES.index(name)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _copy(source, at, target, to, length):
     for k in range(length):
         target[to + k] = source[at + k]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _append(out, epoch, source, at, row):
     """Append a packet; ``row`` is (seq, ts_sent, ts_recv, ts_recv_a, ts_recv_b, length, flags)."""
     n = out.counts[0]
@@ -387,7 +387,7 @@ def _append(out, epoch, source, at, row):
     out.counts[1] = used + length
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _hand_on(m, source, at, row):
     """Hand on one packet, in order or late."""
     state = m.state
@@ -408,7 +408,7 @@ def _hand_on(m, source, at, row):
     _append(m.out, state[EPOCH], source, at, (seq, ts_sent, ts_recv, ts_recv_a, ts_recv_b, length, flags))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _release(m):
     """Hand on held packets as long as the expected one is among them."""
     state, held = m.state, m.held
@@ -431,7 +431,7 @@ def _release(m):
         state[EXPECTED] += 1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _lowest_held(m):
     """Slot of the lowest held sequence number; -1 when nothing is held."""
     expected = m.state[EXPECTED]
@@ -446,7 +446,7 @@ def _lowest_held(m):
     return lowest
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _declare(m, first, last, ts_after, now, reason, outcome):
     gaps, state = m.gaps, m.state
     n = m.gap_count[0]
@@ -463,7 +463,7 @@ def _declare(m, first, last, ts_after, now, reason, outcome):
     m.gap_count[0] = n + 1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _skip_to(m, slot, now, reason):
     """Give up everything before the held packet in ``slot``, and hand on from there."""
     state = m.state
@@ -475,7 +475,7 @@ def _skip_to(m, slot, now, reason):
     _release(m)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _give_up(m, now, hold_ns, reorder, everything):
     """Give up what has been awaited long enough."""
     state = m.state
@@ -497,7 +497,7 @@ def _give_up(m, now, hold_ns, reorder, everything):
         _skip_to(m, slot, now, reason)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _begin_epoch(m, seq, ts_sent, now):
     """The sequence restarted: release what was held, forget what was seen."""
     state = m.state
@@ -513,7 +513,7 @@ def _begin_epoch(m, seq, ts_sent, now):
     m.seen_at[:] = -1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _stamp(columns, index, feed, ts_recv):
     """Note when the other feed brought a packet that is here already."""
     if feed == FEED_A and columns.ts_recv_a[index] == 0:
@@ -522,7 +522,7 @@ def _stamp(columns, index, feed, ts_recv):
         columns.ts_recv_b[index] = ts_recv
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _arbitrate(m, records, payload, length, feed, ts_recv, now):
     """One packet of feed A or B."""
     state, feeds, held = m.state, m.feeds, m.held
@@ -594,7 +594,7 @@ def _arbitrate(m, records, payload, length, feed, ts_recv, now):
         _skip_to(m, _lowest_held(m), now, 2)  # no ring could bridge it
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _count_drops(feeds, feed, seen):
     """A counter below its last value is a new socket's (or has wrapped)."""
     more = seen - feeds.drops_seen[feed] if seen >= feeds.drops_seen[feed] else seen
@@ -603,7 +603,7 @@ def _count_drops(feeds, feed, seen):
     feeds.drops_total[feed] += more
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _push(m, records, position, final, hold_ns, reorder):
     """Arbitrate records from ``position`` on; (position, True) when the gap rows have no more room."""
     base = np.uintp(records.ctypes.data)

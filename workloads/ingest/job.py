@@ -61,6 +61,9 @@ class IngestConfig:
     """IPv4 address of the interface to join on."""
     receive_buffer_bytes: int = 64 << 20
     """Kernel buffer of each socket: what a stall of our own may cost before packets are dropped."""
+    gather_us: int = 500
+    """Microseconds to let packets queue before they are read together: a third of the CPU time of reading
+    each at once. Their time stamps are the kernel's and don't suffer."""
     segment_bytes: int = 64 << 20
     """Spool bytes after which the tables are committed; bounds the memory that ingest takes."""
     segment_seconds: float = 900.0
@@ -130,6 +133,7 @@ def run(archive: Archive, config: IngestConfig, stop: threading.Event | None = N
                     config.subscriptions(),
                     interface=config.interface,
                     buffer_bytes=config.receive_buffer_bytes,
+                    gather_us=config.gather_us,
                 )
             )
             service.follow(receiver, stop)
