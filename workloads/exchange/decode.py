@@ -219,7 +219,10 @@ class Decoder:
         """
         total = int(packets.length.sum(dtype=np.int64))
         if total > self.max_bytes or len(packets) > len(self._errors):
-            raise ValueError(f"{total} bytes in one batch; this decoder takes {self.max_bytes}")
+            raise ValueError(
+                f"{len(packets)} packets of {total} bytes in one batch; this decoder takes "
+                f"{len(self._errors)} of {self.max_bytes}"
+            )
         if breaks is None:
             breaks = np.zeros(len(packets), np.bool_)
         m = self._memory
@@ -244,8 +247,9 @@ class Decoder:
 def last_event_end(buffer, offset, length, limit):
     """How many of the first packets hold only whole events: one more than the last packet that ends one.
 
-    Packets without any event (heartbeats, definitions) never keep an event open. When more than ``limit``
-    packets would stay behind, the answer is all of them: an end that was lost must not hold back the rest.
+    Packets without any event (heartbeats, definitions) never open one; a status may end one. When more
+    than ``limit`` packets would stay behind, the answer is all of them: an end that was lost must not
+    hold back the rest.
     """
     cut = 0
     is_open = False
@@ -260,6 +264,8 @@ def last_event_end(buffer, offset, length, limit):
             template = load_u16(at + np.uintp(4))
             if _is_refresh(template) and size >= np.uintp(19):
                 is_open = (load_u8(at + np.uintp(18)) & 128) == 0
+            elif template == mdp3.STATUS and size >= np.uintp(40):
+                is_open = is_open and (load_u8(at + HEADER + STATUS_FLAGS) & 128) == 0
             at += size
         if not is_open:
             cut = i + 1
@@ -396,6 +402,10 @@ NOE_ORDER, NOE_PRIORITY, NOE_PRICE, NOE_SIZE, NOE_TYPE = _offsets(
 )
 
 
+STATUS_FLAGS = np.uintp(offset(mdp3.ROOT[mdp3.STATUS], "event_flags"))
+RESET_FLAGS = np.uintp(offset(mdp3.ROOT[mdp3.CHANNEL_RESET], "event_flags"))
+
+
 def _kinds() -> NDArray[np.uint8]:
     """Template -> the template whose layout it has; 0 where we don't know it."""
     kinds = np.zeros(256, np.uint8)
@@ -516,7 +526,10 @@ def _decode(
                 if orders > stop or (n_entries > 0 and entry_bytes < NEEDS[1, kind]):
                     errors |= np.uint8(ERROR_BLOCK)
                     continue
-                if NEEDS[2, kind] > 0 and orders + LONG_GROUP <= stop:
+                if NEEDS[2, kind] > 0 and (template != 32 or version >= 7):  # 32 got its orders then
+                    if orders + LONG_GROUP > stop:
+                        errors |= np.uint8(ERROR_BLOCK)
+                        continue
                     order_bytes = np.uintp(load_u16(orders))
                     n_orders = np.uintp(load_u8(orders + np.uintp(7)))
                     orders += LONG_GROUP
@@ -604,7 +617,7 @@ def _decode(
                     mbo.size[n_mbo] = _size(load_i32(p + BO_SIZE))
                     mbo.action[n_mbo] = load_u8(p + BO_ACTION)
                     mbo.event_flags[n_mbo] = row_flags
-                    if reference >= ONE and reference <= n_entries:
+                    if reference >= ONE and reference <= n_entries and reference != np.uintp(mdp3.NULL_U8):
                         level = first + reference - ONE
                         mbo.instrument_id[n_mbo] = mbp.instrument_id[level]
                         mbo.price[n_mbo] = mbp.price[level]
@@ -653,7 +666,10 @@ def _decode(
                 # The n-th trade of the event owns the next NumberOfOrders order entries, here or later.
                 p = orders
                 for k in range(n_orders):
-                    while waiting < n_trades and waiting_n >= trades.orders[waiting]:
+                    while waiting < n_trades and (
+                        waiting_n >= trades.orders[waiting]
+                        or trades.orders[waiting] == np.int32(mdp3.NULL_I32)  # old templates: owns none
+                    ):
                         waiting += ONE
                         waiting_n = np.int32(0)
                     trade_orders.message[n_trade_orders] = m
@@ -706,10 +722,10 @@ def _decode(
                         statistics.instrument_id[n_statistics] = load_i32(p + S_ID)
                         statistics.entry_type[n_statistics] = load_u8(p + S_TYPE)
                         statistics.price[n_statistics] = _price(load_i64(p + S_PRICE), factor)
-                        # MDEntrySize: since version 7, padding before.
+                        # MDEntrySize: since version 8, padding before.
                         statistics.size[n_statistics] = (
                             _size(load_i32(p + S_SIZE))
-                            if version >= 7 and entry_bytes >= np.uintp(23)
+                            if version >= 8 and entry_bytes >= np.uintp(23)
                             else np.int64(mdp3.NULL_I64)
                         )
                         statistics.action[n_statistics] = load_u8(p + S_ACTION)
@@ -813,6 +829,10 @@ def _decode(
                     n_snapshots += ONE
                     p += entry_bytes
             elif kind != mdp3.HEARTBEAT:  # definitions, status, channel reset: read where they lie
+                if kind == mdp3.STATUS:
+                    flags = load_u8(root + STATUS_FLAGS)
+                elif kind == mdp3.CHANNEL_RESET:
+                    flags = load_u8(root + RESET_FLAGS)
                 rare.message[n_rare] = m
                 rare.offset[n_rare] = message - base
                 rare.bytes[n_rare] = size

@@ -305,12 +305,19 @@ _NULLS: dict[str, int] = {
     **dict.fromkeys(("open_interest", "cleared_volume", "decay_quantity"), mdp3.NULL_I32),
     **dict.fromkeys(("original_contract_size", "contract_multiplier"), mdp3.NULL_I32),
     **dict.fromkeys(("main_fraction", "sub_fraction", "price_display_format"), mdp3.NULL_U8),
+    "trading_status": mdp3.NULL_U8,
     **dict.fromkeys(("tick_rule", "contract_multiplier_unit", "flow_schedule"), mdp3.NULL_I8),
     **dict.fromkeys(("reference_date", "decay_start", "maturity_year"), mdp3.NULL_U16),
     **dict.fromkeys(("maturity_month", "maturity_day", "maturity_week"), mdp3.NULL_U8),
     "reports": mdp3.NULL_U32,
     "guid": mdp3.NULL_U64,
 }
+_NULLS_OF: dict[int, dict[str, int]] = {
+    mdp3.DEFINITION_OPTION: {"tick": mdp3.NULL_I64},
+    mdp3.DEFINITION_SPREAD: {"tick": mdp3.NULL_I64, "underlying_product": mdp3.NULL_U8},
+    mdp3.DEFINITION_FIXED_INCOME: {"tick": mdp3.NULL_I64},
+}
+"""Fields that only some templates may leave out."""
 
 
 def definition(
@@ -330,9 +337,10 @@ def definition(
     ``expiration`` ns; ``legs`` (instrument id, side, ratio), spreads only.
     """
     root = np.zeros(1, mdp3.DEFINITION[template])
+    nulls = _NULLS | _NULLS_OF.get(template, {})
     for name in root.dtype.names or ():
-        if name in _NULLS:
-            root[name] = _NULLS[name]
+        if name in nulls:
+            root[name] = nulls[name]
     for name, value in fields.items():
         root[name] = value
     events = np.array(

@@ -504,5 +504,6 @@ def read_bytes(block: np.dtype) -> int:
     return max(at + dtype.itemsize for name, (dtype, at, *_) in block.fields.items() if name not in SINCE)
 
 
-SINCE: Final = {"tradeable_size": 10, "trade_entry_id": 7, "guid": 10}
-"""Fields that stood as padding in, or were missing from, blocks before this schema version."""
+SINCE: Final = {"tradeable_size": 10, "trade_entry_id": 7, "guid": 10, "reference_date": 6}
+"""Fields that stood as padding in, or were missing from, blocks before this schema version; the reference
+date of definitions only. The size of session statistics (8) is not here: other entries always had one."""

@@ -28,7 +28,7 @@ class Packets:
         length = np.array([len(p) for p in payloads], np.int32)
         offset = np.zeros(len(payloads), np.int64)
         np.cumsum(length[:-1], out=offset[1:])
-        return cls(np.frombuffer(b"".join(payloads), np.uint8), offset, length)
+        return cls(np.frombuffer(bytearray().join(payloads), np.uint8), offset, length)
 
     def __len__(self) -> int:
         return len(self.offset)

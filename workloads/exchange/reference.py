@@ -30,6 +30,8 @@ class Roots:
     end: NDArray[np.int64]
     blocks: NDArray[Any]
     """Structured array[n]; fields that a shorter, older block lacks read as null."""
+    scale: int
+    """100 where the template's decimals are in 1e-7, else 1: for what lies in its groups."""
 
 
 def roots(buffer: NDArray[np.uint8], rare: Columns, template: NDArray[np.uint8]) -> Iterator[Roots]:
@@ -51,7 +53,8 @@ def roots(buffer: NDArray[np.uint8], rare: Columns, template: NDArray[np.uint8])
         read = raw.view(block)[:, 0].copy()
         _blank(read, block, length, wire_template, rare["version"][which])
         end = rare["offset"][which] + rare["bytes"][which]
-        yield Roots(kind, rare["message"][which], start + length, end, read)
+        scale = 100 if wire_template <= mdp3.LAST_COARSE_TEMPLATE else 1
+        yield Roots(kind, rare["message"][which], start + length, end, read, scale)
 
 
 def _blank(
@@ -88,8 +91,8 @@ class Groups:
     legs: list[dict[str, int | None]]
 
 
-def definition_groups(buffer: NDArray[np.uint8], kind: int, start: int, end: int) -> Groups:
-    """Walk the groups behind a definition's root; lengths come from the wire.
+def definition_groups(buffer: NDArray[np.uint8], kind: int, start: int, end: int, scale: int) -> Groups:
+    """Walk the groups behind a definition's root; lengths come from the wire, ``scale`` from `Roots`.
 
     Groups that a message no longer has room for read as empty.
     """
@@ -121,7 +124,7 @@ def definition_groups(buffer: NDArray[np.uint8], kind: int, start: int, end: int
                 "instrument_id": int(leg["instrument_id"]),
                 "side": int(leg["side"]),
                 "ratio": int(leg["ratio"]),
-                "price": None if leg["price"] == mdp3.NULL_I64 else int(leg["price"]),
+                "price": None if leg["price"] == mdp3.NULL_I64 else int(leg["price"]) * scale,
             }
             for leg in legs
         ],

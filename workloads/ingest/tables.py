@@ -208,7 +208,7 @@ class Tables:
         columns["multiplier"], columns["tick_value"] = _money(b, columns.get("tick"))
         columns["maturity"] = _maturity(b)
         groups = [
-            definition_groups(buffer, r.kind, int(start), int(end))
+            definition_groups(buffer, r.kind, int(start), int(end), r.scale)
             for start, end in zip(r.offset, r.end, strict=True)
         ]
         return self._arrow("definitions", columns, lists=_group_columns(groups))
@@ -315,11 +315,10 @@ def _maturity(b: NDArray[Any]) -> NDArray[np.bytes_]:
 
 def _group_columns(groups: list[Groups]) -> dict[str, pa.Array]:
     schema = TABLES["definitions"].arrow
-    depth = [g.depth if g.depth is not None and g.depth >= 0 else None for g in groups]
     return {
         "activation": pa.array([g.activation for g in groups], pa.int64()),
         "expiration": pa.array([g.expiration for g in groups], pa.int64()),
-        "depth": pa.array(depth, pa.uint8()),
+        "depth": pa.array([g.depth for g in groups], pa.int8()),
         "attributes": pa.array([g.attributes for g in groups], pa.uint32()),
         "legs": pa.array([g.legs for g in groups], schema.field("legs").type),
     }

@@ -205,7 +205,7 @@ DEFINITIONS = _table(
         pa.field("settl_currency", NAME),
         pa.field("maturity", NAME),  # YYYYMM, YYYYMMDD or YYYYMMwN
         pa.field("tick", PRICE),  # quoted, 1e-9; null where a price-dependent table applies
-        pa.field("tick_rule", pa.uint8()),
+        pa.field("tick_rule", pa.int8()),
         pa.field("tick_value", PRICE),  # money that one tick of one lot is worth, 1e-9 of the currency
         pa.field("display_factor", pa.int64()),  # 1e-9: quoted price = wire price x display factor
         pa.field("multiplier", pa.int64()),  # 1e-9 of the currency per quoted point and lot
@@ -229,7 +229,7 @@ DEFINITIONS = _table(
         pa.field("market_segment", pa.uint8()),
         pa.field("trading_status", pa.uint8()),
         pa.field("attributes", pa.uint32()),  # InstAttribValue bits
-        pa.field("depth", pa.uint8()),  # MarketDepth of the outright book (feed type GBX)
+        pa.field("depth", pa.int8()),  # MarketDepth of the outright book (feed type GBX)
         pa.field("activation", TIMESTAMP),
         pa.field("expiration", TIMESTAMP),
         pa.field(
@@ -239,7 +239,7 @@ DEFINITIONS = _table(
                     [
                         ("instrument_id", pa.int32()),
                         ("side", pa.uint8()),
-                        ("ratio", pa.uint8()),
+                        ("ratio", pa.int8()),
                         ("price", pa.int64()),
                     ]
                 )

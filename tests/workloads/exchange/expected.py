@@ -32,6 +32,7 @@ BOOKS, ORDER_BOOKS, TRADES = (32, 46, 64), (43, 47), (42, 48, 65)
 STATISTICS, LIMITS = (33, 35, 37, 49, 51, 66, 67), (34, 50)
 SNAPSHOTS = (38, 44, 52, 53, 68, 69)
 REFRESHES = (*BOOKS, *ORDER_BOOKS, *TRADES, *STATISTICS, *LIMITS)
+CLOSERS = (4, 30)  # no rows of their own in these tables, but they may end an event
 RARE = (4, 30, 27, 29, 41, 54, 55, 56, 57, 58, 63)
 END = 128
 
@@ -101,7 +102,7 @@ class Expected:
         )
         entries = groups.get("NoMDEntries", [])
         orders = groups.get("NoOrderIDEntries", [])
-        flags = fields["MatchEventIndicator"] if template in REFRESHES else 0
+        flags = fields["MatchEventIndicator"] if template in (*REFRESHES, *CLOSERS) else 0
         common = {"event_flags": flags & ~END}
         if template in BOOKS:
             self._add("mbp", [_level(e) | common for e in entries])
