@@ -182,6 +182,12 @@ class SimulatorConfig:
         return self.start_ns // (86_400 * SECOND)
 
     @property
+    def settlement_date(self) -> int:
+        """The weekday before ``trade_date``, which last settlement price and open interest are of."""
+        weekday = (self.trade_date + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
+        return self.trade_date - {0: 3, 6: 2}.get(weekday, 1)
+
+    @property
     def definitions_ns(self) -> int:
         """When the definitions were last changed: half a day before the session."""
         return self.start_ns - 43_200 * SECOND

@@ -65,6 +65,8 @@ class Rules(NamedTuple):
     snapshot_interval_ns: int
     trade_date: int
     """Days since 1970-01-01."""
+    settlement_date: int
+    """Likewise."""
     definitions_ns: int
     """LastUpdateTime of the definitions."""
 
@@ -93,6 +95,7 @@ class Rules(NamedTuple):
             closing_probability=float(config.closing_probability),
             snapshot_interval_ns=config.snapshot_interval_ns,
             trade_date=config.trade_date,
+            settlement_date=config.settlement_date,
             definitions_ns=config.definitions_ns,
         )
 

@@ -45,7 +45,7 @@ _NO_FLAG = np.int64(mdp3.NULL_U8)
 _DEPTH = np.int64(DEPTH)
 _BID_TYPE = ord("0")
 _VOLUME_BYTES = np.int64(40)
-_MBO_ENTRIES = 30  # of a 47: 40 bytes each
+_MBO_ENTRIES = 28  # of a 47: 40 bytes each; fits the smallest packet_bytes
 _FULL = 1_340  # bytes; a 46 that would be larger is sent before more is added
 
 
@@ -126,7 +126,7 @@ def draft_change(market, i, side, tick, before):
 
 @njit(nogil=True, cache=True)
 def send_mbo(market, rules, i, ts, flags, last_flags):
-    """The event's 47, in messages of at most 30 orders; ``last_flags`` on the last one."""
+    """The event's 47, in messages of at most 28 orders; ``last_flags`` on the last one."""
     feed = market.feed[INCREMENTAL]
     sent = 0
     while sent < feed.mbo:

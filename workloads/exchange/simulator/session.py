@@ -93,7 +93,7 @@ def _future(config: SimulatorConfig, market: Market, i: int, future: Future, rep
         unit_quantity=future.unit_quantity,
         open_interest=future.open_interest,
         max_variation=int(state["max_variation"]) * future.wire_tick,
-        reference_date=config.trade_date - 3,
+        reference_date=config.settlement_date,
         attributes=attributes,
         **_maturity(future.maturity),
         **fractions,
@@ -174,7 +174,7 @@ def limits(market: Market, ts_event: int, *, recovery: bool) -> bytes:
 def daily_statistics(config: SimulatorConfig, market: Market, ts_event: int) -> bytes:
     """Template 49: settlement price and open interest of the last trading day, one event for all futures."""
     rows = np.zeros(2 * len(market.instrument), mdp3.ENTRY[mdp3.DAILY_STATISTICS])
-    rows["reference_date"] = config.trade_date - 3
+    rows["reference_date"] = config.settlement_date
     for k, row in enumerate(rows):
         state = market.instrument[k // 2]
         state["rpt_seq"] += 1

@@ -14,7 +14,7 @@ from workloads.exchange.simulator.gateway import INCREMENTAL, SNAPSHOT, room, st
 from workloads.exchange.simulator.matching import ASK, BID, DEPTH, NO_TICK, NONE, away, level_at
 from workloads.exchange.simulator.messages import wire
 
-_CHUNK = 40  # orders of a 53: 29 bytes each
+_CHUNK = 38  # orders of a 53: 29 bytes each; fits the smallest packet_bytes
 _GAP_NS = 4_000  # from packet to packet
 _READY = 17
 _TRADE, _OPEN, _SETTLEMENT = np.int64(ord("2")), np.int64(ord("4")), np.int64(ord("6"))
@@ -134,7 +134,7 @@ def _entry(at, price, size, orders, level, rules, entry_type):
         size,
         orders,
         level,
-        rules.trade_date - 3 if dated else mdp3.NULL_U16,  # Friday, for a session on Monday
+        rules.settlement_date if dated else mdp3.NULL_U16,
         0 if entry_type == _OPEN else mdp3.NULL_U8,
         3 if entry_type == _SETTLEMENT else mdp3.NULL_U8,
         entry_type,
