@@ -40,6 +40,11 @@ def open_capture(
     if not head:
         raise CaptureError(f"{path} is empty (0 bytes); copy or download the file again")
     if is_pcap(head):
+        if terms not in (None, Terms()):
+            raise CaptureError(
+                f"{path} is pcap, whose packets define the instruments themselves; leave out tick, "
+                "multiplier, display factor and currency"
+            )
         return PcapCapture(path, group=group, port=port)
     if head[:3] == b"DBN":
         if group is not None or port is not None:

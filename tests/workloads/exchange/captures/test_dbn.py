@@ -543,6 +543,11 @@ def test_rows_that_cannot_be_replayed_are_refused_with_their_place(
         open_capture(write(tmp_path, *rows))
 
 
+def test_a_choice_of_flow_is_refused_for_dbn(tmp_path: Path):
+    with pytest.raises(CaptureError, match="holds no UDP flows; leave out"):
+        open_capture(write(tmp_path, row("A")), port=14310)
+
+
 def test_another_dataset_is_refused(tmp_path: Path):
     with pytest.raises(CaptureError, match=r"dataset 'XNAS.ITCH'.*download GLBX.MDP3"):
         open_capture(write(tmp_path, row("A"), dataset="XNAS.ITCH"))

@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workloads.exchange.captures import CaptureError, open_capture, pcap
+from workloads.exchange.captures import CaptureError, Terms, open_capture, pcap
 
 MACS = bytes.fromhex("01005e001f01001c73153c4c")
 MAGICS = {
@@ -297,6 +297,13 @@ def test_a_filter_that_nothing_passes_says_so(tmp_path: Path):
         open_capture(path, group="224.0.31.2", port=1)
     with pytest.raises(CaptureError, match="'here' is no IPv4 address"):
         open_capture(path, group="here")
+
+
+def test_terms_of_an_instrument_are_refused_for_packets_that_define_it(tmp_path: Path):
+    path = write(tmp_path, savefile(*frames_of(A, 1)))
+    assert len(payloads(path, terms=Terms())) == 1
+    with pytest.raises(CaptureError, match="leave out tick"):
+        open_capture(path, terms=Terms.of("0.25", None, None, None))
 
 
 def test_a_path_that_cannot_be_read_is_refused(tmp_path: Path):
