@@ -5,11 +5,12 @@ A pure function of the received records (`workloads.ingest.frames`): its only cl
 
 - The channel has one sequence space; A and B carry the same packets (CME MDP 3.0, feed arbitration).
 - A packet ahead of the expected one is held. The packets before it are declared missing when ``hold_ns``
-  have passed since the first later packet arrived, or when both feeds have moved ``reorder`` packets past
+  have passed since the packet behind them arrived, or when both feeds have moved ``reorder`` packets past
   them, or when the ring of held packets is full. CME states no waiting time: these are ours.
 - A missing packet that comes after all is handed on, flagged late.
 - A lower number with a newer SendingTime is a restart (weekly reset, failover, wrap), not a duplicate: a
-  new epoch begins, and what was held is released first.
+  new epoch begins, and what was held is released first. What a slower feed still brings of the epoch
+  before is dropped and counted with the duplicates.
 - Snapshot packets number their own sequence space and pass straight through.
 """
 
@@ -52,6 +53,8 @@ BREAK: Final = 4
 """It does not follow the packet before it: a gap, a late packet, a new epoch."""
 LOSS: Final = 8
 """Packets are missing right before it."""
+RESTART: Final = 16
+"""The first of a new epoch."""
 
 ACCEPTED: Final[dict[str, str]] = {
     "seq": "u4",
@@ -127,11 +130,15 @@ _STATE = (
     "drops_a",  # kernel drops when it was handed on
     "drops_b",
     "ordinal",  # of accepted[0], counted over the whole life
+    "stragglers",  # SendingTime before which a packet belongs to the epoch before
 )
 EXPECTED, EPOCH, EPOCH_STARTED, NEWEST_SENT, HELD, BREAK_NEXT, HIGHEST_A, HIGHEST_B = range(8)
-LAST_RECV, DROPS_A, DROPS_B, ORDINAL = range(8, 12)
+LAST_RECV, DROPS_A, DROPS_B, ORDINAL, STRAGGLERS = range(8, 13)
 RESTART_NS: Final = 1_000_000_000
 """A lower number whose SendingTime is newer by this much is a restart even within the ring."""
+FIRST_SENT: Final = 631_152_000_000_000_000
+LAST_SENT: Final = 4_102_444_800_000_000_000
+"""1990 and 2100: a packet with a SendingTime outside is malformed, for no trading date can be told."""
 
 
 @dataclass(frozen=True)
@@ -263,7 +270,10 @@ class Arbiter:
         return int(self._state[EPOCH])
 
     def push(self, records: NDArray[np.uint8], *, final: bool = False) -> None:
-        """Arbitrate whole records of one buffer; ``final`` releases what is held and declares its gaps."""
+        """Arbitrate whole records of one buffer.
+
+        ``final``: these are the last of their sockets; what is held is released and its gaps declared.
+        """
         position = 0
         full = True
         while full:
@@ -285,6 +295,8 @@ class Arbiter:
             position, full = _push(machine, records, position, final, self.rules.hold_ns, self.rules.reorder)
             self.accepted.n, self.accepted.used = map(int, out.counts)
             self.snapshots.n, self.snapshots.used = map(int, snapshots.counts)
+        if final:
+            self.feeds["drops_seen"][:] = 0  # what comes next comes from new sockets
 
     def _reserve(self, nbytes: int) -> None:
         records = nbytes // RECORD_HEADER_BYTES + 1
@@ -350,10 +362,10 @@ class Arbiter:
         for name, counter in self.feeds.items():
             counter[:] = state[f"feeds.{name}"]
         n = len(state["gaps.first_seq"])
+        self._gap_count[0] = n
         self._reserve(0)
         for name, column in zip(GAPS, self._gaps, strict=True):
             column[:n] = state[f"gaps.{name}"]
-        self._gap_count[0] = n
 
 
 def feed_index(name: str) -> int:
@@ -470,7 +482,7 @@ def _skip_to(m, slot, now, reason):
     seq = np.int64(m.held.seq[slot])
     if state[EXPECTED] > 0 and seq > state[EXPECTED]:
         _declare(m, state[EXPECTED], seq - 1, m.held.ts_recv[slot], now, reason, 0)
-        state[BREAK_NEXT] = BREAK | LOSS
+        state[BREAK_NEXT] |= BREAK | LOSS
     state[EXPECTED] = seq
     _release(m)
 
@@ -502,13 +514,15 @@ def _begin_epoch(m, seq, ts_sent, now):
     """The sequence restarted: release what was held, forget what was seen."""
     state = m.state
     _give_up(m, now, 0, 0, True)
+    newest = state[NEWEST_SENT]
+    state[STRAGGLERS] = newest + (ts_sent - newest) // 2 if ts_sent > newest else 0
     state[EPOCH] += 1
     state[EPOCH_STARTED] = ts_sent
     state[NEWEST_SENT] = 0
     state[EXPECTED] = 1 if seq <= RING else 0
     state[HIGHEST_A] = 0
     state[HIGHEST_B] = 0
-    state[BREAK_NEXT] = BREAK
+    state[BREAK_NEXT] = BREAK | RESTART
     m.seen[:] = 0
     m.seen_at[:] = -1
 
@@ -530,13 +544,17 @@ def _arbitrate(m, records, payload, length, feed, ts_recv, now):
     seq = np.int64(load_u32(base))
     ts_sent = load_i64(base + np.uintp(4))
 
+    newest = max(state[EXPECTED], state[HIGHEST_A], state[HIGHEST_B])
     if state[EPOCH_STARTED] == 0:
         state[EPOCH_STARTED] = ts_sent
-    elif ts_sent < state[EPOCH_STARTED] and seq >= state[EXPECTED] + RING:
+    elif ts_sent < state[STRAGGLERS] or (ts_sent < state[EPOCH_STARTED] and seq >= newest + RING):
         feeds.duplicates[feed] += 1  # a straggler of the epoch before
         return
-    elif (seq < state[EXPECTED] - RING and ts_sent > state[NEWEST_SENT]) or (
-        seq < state[EXPECTED] and ts_sent > state[NEWEST_SENT] + RESTART_NS
+    if state[EXPECTED] == 0 and state[HELD] > 0 and seq <= newest - RING:
+        _skip_to(m, _lowest_held(m), now, 2)  # the ring can't hold both: the sequence begins above
+    if state[NEWEST_SENT] > 0 and (
+        (seq < state[EXPECTED] - RING and ts_sent > state[NEWEST_SENT])
+        or (seq < state[EXPECTED] and ts_sent > state[NEWEST_SENT] + RESTART_NS)
     ):
         _begin_epoch(m, seq, ts_sent, now)
     highest = HIGHEST_A if feed == FEED_A else HIGHEST_B
@@ -564,16 +582,15 @@ def _arbitrate(m, records, payload, length, feed, ts_recv, now):
         _declare(m, seq, seq, ts_recv, now, 0, 1)
         _hand_on(m, records, payload, (seq, ts_sent, ts_recv, ts_a, ts_b, length, flags | LATE))
         return
-    if seq == expected:
+    while state[HELD] > 0 and seq - np.int64(held.seq[_lowest_held(m)]) >= RING:
+        _skip_to(m, _lowest_held(m), now, 2)  # make room in the ring
+    if seq == state[EXPECTED]:
         feeds.first[feed] += 1
         _hand_on(m, records, payload, (seq, ts_sent, ts_recv, ts_a, ts_b, length, flags))
         state[EXPECTED] += 1
         _release(m)
         return
 
-    # Ahead of the expected one: make room in the ring, then hold it.
-    while state[HELD] > 0 and seq - np.int64(held.seq[_lowest_held(m)]) >= RING:
-        _skip_to(m, _lowest_held(m), now, 2)
     slot = seq % RING
     if held.length[slot] > 0 and held.seq[slot] == seq:
         feeds.duplicates[feed] += 1
@@ -628,12 +645,15 @@ def _push(m, records, position, final, hold_ns, reorder):
             if feeds.ts_first[feed] == 0:
                 feeds.ts_first[feed] = ts_recv
             feeds.ts_last[feed] = ts_recv
-            if length < HEADER_BYTES or truncated:
+            ts_sent = np.int64(0)
+            if HEADER_BYTES <= length <= SLOT_BYTES and not truncated:
+                ts_sent = load_i64(base + np.uintp(payload + 4))
+            _give_up(m, now, hold_ns, reorder, False)  # a restart after a pause must not find them held
+            if not FIRST_SENT <= ts_sent < LAST_SENT:
                 feeds.malformed[feed] += 1
             elif feed == FEED_SNAPSHOT:
                 feeds.first[feed] += 1
                 seq = np.int64(load_u32(base + np.uintp(payload)))
-                ts_sent = load_i64(base + np.uintp(payload + 4))
                 row = (seq, ts_sent, ts_recv, np.int64(0), np.int64(0), length, np.int64(0))
                 _append(m.snapshots, m.state[EPOCH], records, payload, row)
             else:
