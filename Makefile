@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+BENCHES := $(patsubst benchmarks/bench_%.py,%,$(wildcard benchmarks/bench_*.py))
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
 .PHONY: help setup run test test-slow check format bench clean
@@ -13,7 +14,7 @@ help: ## Show this list
 	@echo
 	@echo "  make run CAPTURE=FILE       a recorded session (pcap, DBN) instead of the simulator"
 	@echo "  make run ARGS='--seed 7'    options of tickworks run; its --help lists them"
-	@echo "  make bench BENCH=decode     one benchmark: $(patsubst benchmarks/bench_%.py,%,$(wildcard benchmarks/bench_*.py))"
+	@echo "  make bench BENCH=decode     one benchmark: $(BENCHES)"
 
 setup: $(READY) ## Make .venv with pinned packages, compile the hot loops
 
@@ -44,8 +45,10 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .
 
 bench: $(READY) ## Benchmarks against their peers; each result is one JSON line
-	@for bench in $(if $(BENCH),benchmarks/bench_$(BENCH).py,$(wildcard benchmarks/bench_*.py)); do \
-		$(BIN)/python $$bench || exit 1; done
+	@for bench in $(if $(BENCH),$(BENCH),$(BENCHES)); do \
+		if grep -q '__main__' benchmarks/bench_$$bench.py; \
+		then $(BIN)/python -m benchmarks.bench_$$bench || exit 1; \
+		else $(BIN)/python -m pytest -q benchmarks/bench_$$bench.py || exit 1; fi; done
 
 clean: ## Remove the virtual environment and the caches, never the data under var/
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
