@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from workloads.errors import WorkloadError
+from workloads.ingest.errors import IngestError
 from workloads.ingest.receive import BATCH_BYTES, Receiver
 from workloads.ingest.spool import SpoolWriter
 
 FRAME_BYTES = 1 << 20
 """A frame is written when it holds this much, or `FRAME_SECONDS` after its first packet."""
 FRAME_SECONDS = 0.01
+STOP_SECONDS = 1.0
+"""How long the end may be put off by sockets that never run empty."""
 
 
 class Recorder:
@@ -88,6 +91,8 @@ class Recorder:
         buffer = np.empty(FRAME_BYTES + BATCH_BYTES, np.uint8)
         used = packets = 0
         frame_began = segment_began = time.monotonic()
+        stop_by = float("inf")
+        ended = False
         try:
             while True:
                 more, count = self._receiver.receive(buffer, used)
@@ -107,11 +112,16 @@ class Recorder:
                 ):
                     self.rotate()
                     segment_began = now
-                if idle and self._stopping.is_set():
-                    break
+                if self._stopping.is_set():
+                    stop_by = min(stop_by, now + STOP_SECONDS)
+                    if (idle or now >= stop_by) and not used:
+                        break
+            ended = True
         except WorkloadError as error:
             self.failure = error
         finally:
+            if not ended:
+                self.failure = self.failure or IngestError("the receive thread died of the error above")
             self._close()
 
     def _append(self, records: "np.ndarray[tuple[int], np.dtype[np.uint8]]", packets: int) -> None:

@@ -4,7 +4,8 @@ A folder of numbered segments. A segment is a magic and a run of frames; a frame
 (`workloads.ingest.frames`) behind 16 bytes: magic u32, length u32, CRC-32 u32, number of records u32.
 The receive path waits for nothing but `append`; `sync` makes what was appended durable. A reader walks
 whole frames only; a frame that was being written when the power failed fails its checksum and ends the
-segment. Segments are removed by whoever has stored their content elsewhere.
+segment. A bad frame with a good one behind it is damage, and an error. Segments are removed by whoever has
+stored their content elsewhere.
 """
 
 import errno
@@ -16,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ MAGIC: Final = b"TICKSPL1"
 FRAME_MAGIC: Final = 0x4D415246
 FRAME_HEADER_BYTES: Final = 16
 MAX_FRAME_BYTES: Final = 64 << 20
+_FRAME_START: Final = FRAME_MAGIC.to_bytes(4, "little")
 _NAME: Final = re.compile(r"(\d{8})\.spool$")
 
 
@@ -61,6 +63,8 @@ class SpoolWriter:
     def sync(self) -> None:
         """Make everything appended before this call durable; another thread may append meanwhile."""
         with self._swap:  # the file may not be closed under us
+            if self._fd < 0:
+                return
             records = self._records
             try:
                 os.fdatasync(self._fd)
@@ -72,24 +76,33 @@ class SpoolWriter:
         """Close the open segment and begin the next."""
         self.sync()
         with self._swap:
-            os.close(self._fd)
+            self._release()
             self.number += 1
             self._fd = self._open()
 
     def close(self) -> None:
-        """Close the open segment for good."""
-        self.sync()
-        with self._swap:
+        """Close the open segment for good; safe to repeat."""
+        try:
+            self.sync()
+        finally:
+            with self._swap:
+                self._release()
+
+    def _release(self) -> None:
+        """Close the file and forget its number, which the system gives to others."""
+        if self._fd >= 0:
             os.close(self._fd)
+            self._fd = -1
 
     def _open(self) -> int:
+        fd = -1
         try:
             fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
             os.write(fd, MAGIC)
-            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            os.fsync(folder)
-            os.close(folder)
+            sync_folder(self._folder)
         except OSError as error:
+            if fd >= 0:
+                os.close(fd)
             raise _failure(error, self.path) from error
         self.position = len(MAGIC)
         return fd
@@ -123,6 +136,15 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def segment_path(folder: Path, number: int) -> Path:
     """Where segment ``number`` lies."""
     return folder / f"{number:08d}.spool"
@@ -145,8 +167,8 @@ def frames(
     Raises
     ------
     SpoolError
-        If the file is not a spool segment, or a damaged frame is followed by more data than a torn write
-        can leave.
+        If the file is not a spool segment, or a good frame lies behind a damaged one: no torn write leaves
+        that.
     """
     with path.open("rb") as file:
         if start == 0:
@@ -154,19 +176,42 @@ def frames(
             if magic != MAGIC[: len(magic)]:
                 raise SpoolError(f"{path} is no spool segment; move it out of the spool folder")
             start = len(MAGIC)
-        file.seek(start)
         while stop is None or start < stop:
-            header = file.read(FRAME_HEADER_BYTES)
-            if len(header) < FRAME_HEADER_BYTES:
+            file.seek(start)
+            frame = _frame(file)
+            if frame is None:
+                _check_tail(file, path, start, stop)
                 return
-            magic_word, length, checksum, count = (int(word) for word in np.frombuffer(header, "<u4"))
-            if magic_word != FRAME_MAGIC or length > MAX_FRAME_BYTES:
-                return
-            data = file.read(length)
-            if len(data) < length or zlib.crc32(data) != checksum:
-                return
-            start += FRAME_HEADER_BYTES + length
+            data, count = frame
+            start += FRAME_HEADER_BYTES + len(data)
             yield np.frombuffer(data, np.uint8), count, start
+
+
+def _frame(file: BinaryIO) -> tuple[bytes, int] | None:
+    """(content, records) of the frame that begins here; None when there is no whole one."""
+    header = file.read(FRAME_HEADER_BYTES)
+    if len(header) < FRAME_HEADER_BYTES:
+        return None
+    magic, length, checksum, count = (int(word) for word in np.frombuffer(header, "<u4"))
+    if magic != FRAME_MAGIC or length > MAX_FRAME_BYTES:
+        return None
+    data = file.read(length)
+    return (data, count) if len(data) == length and zlib.crc32(data) == checksum else None
+
+
+def _check_tail(file: BinaryIO, path: Path, start: int, stop: int | None) -> None:
+    """Refuse a segment that goes on behind a damaged frame: what follows must not vanish unseen."""
+    file.seek(start)
+    tail = file.read(-1 if stop is None else stop - start)
+    at = tail.find(_FRAME_START, 1)
+    while at >= 0:
+        file.seek(start + at)
+        if _frame(file) is not None:
+            raise SpoolError(
+                f"{path} is damaged at byte {start} and goes on at byte {start + at}; restore it from a "
+                f"copy, or give up what follows, which then shows as a gap: truncate -s {start} {path}"
+            )
+        at = tail.find(_FRAME_START, at + 1)
 
 
 def _failure(error: OSError, path: Path) -> SpoolError:
