@@ -44,7 +44,7 @@ class DisplayFactors:
 
         Returns
         -------
-        bool[n], True where a price of the row stays in wire units: no definition, or no exact quotient
+        bool[n], True where the prices of the row stay in wire units: no definition, or no exact quotient
         """
         ids = np.concatenate([self._ids, defined_id]).astype(np.int64)
         at = np.concatenate([np.full(len(self._ids), -1, np.int64), defined_at.astype(np.int64)])
@@ -58,8 +58,11 @@ class DisplayFactors:
             np.where(known, factors[order][np.maximum(found, 0)], 0) if len(ids) else np.zeros(len(rows), int)
         )
         unscaled = np.zeros(len(rows), np.bool_)
+        wire = [column.copy() for column in prices] if len(prices) > 1 else []
         for column in prices:
             _scale(column, factor, unscaled)
+        for column, before in zip(prices, wire, strict=False):
+            column[unscaled] = before[unscaled]  # never two units in one row
         return unscaled
 
     def learn(self, ids: NDArray[np.int32], factors: NDArray[np.int64]) -> None:
@@ -93,7 +96,8 @@ def _scale(price, factor, unscaled):  # type: ignore[no-untyped-def]  # compiled
         numerator = f // a
         denominator = np.int64(_ONE) // a
         quotient = price[i] // denominator
-        if quotient * denominator != price[i] or abs(quotient) > NULL_I64 // numerator:
+        limit = (NULL_I64 - 1) // numerator
+        if quotient * denominator != price[i] or quotient > limit or quotient < -limit:
             unscaled[i] = True
         else:
             price[i] = quotient * numerator
