@@ -15,7 +15,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
+
+import numpy as np
+from pydantic import ConfigDict
 
 from workloads.ingest.arbitration import Rules
 from workloads.ingest.errors import IngestError
@@ -26,6 +29,7 @@ from workloads.ingest.recorder import Recorder
 from workloads.ingest.spool import frames, locked, segment_path, segments
 from workloads.runtime import emit, job_main
 from workloads.ticks.archive import Archive, open_archive
+from workloads.ticks.sessions import trading_dates
 
 POLL_SECONDS = 0.02
 """How often the spool is looked at for more."""
@@ -36,6 +40,7 @@ PROGRESS_SECONDS = 0.25
 class FeedConfig:
     """One multicast group of the channel."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     name: str
     """A or B (the incremental feeds), or S (snapshots)."""
     group: str
@@ -48,6 +53,7 @@ class FeedConfig:
 class IngestConfig:
     """What to receive, and where it goes."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     archive: str = "var/archive"
     """URI of the archive."""
     spool: str = "var/spool"
@@ -82,6 +88,21 @@ class IngestConfig:
     """End when nothing has come for so long; 0: never."""
     source: dict[str, str] = field(default_factory=dict)
     """What to record in each commit beside the sequence range, such as the capture's name."""
+
+    def check(self) -> None:
+        """Refuse what would fail only when the first packets are stored.
+
+        Raises
+        ------
+        IngestError
+            If the venue has no calendar, or the channel is no number of 16 bits.
+        """
+        try:
+            trading_dates(self.venue, np.array([time.time_ns()]))
+        except ValueError as error:
+            raise IngestError(str(error)) from error
+        if not 0 <= self.channel <= np.iinfo(np.uint16).max:
+            raise IngestError(f"channel {self.channel}: write a number from 0 to 65535")
 
     def subscriptions(self) -> list[Subscription]:
         """The feeds as the receiver takes them."""
@@ -121,6 +142,7 @@ def run(archive: Archive, config: IngestConfig, stop: threading.Event | None = N
     WorkloadError
         If the feeds can't be joined, the spool or the archive refuses. What was received is in the spool.
     """
+    config.check()
     stop = stop or threading.Event()
     with ExitStack() as stack:
         folder = Path(config.spool)
@@ -166,6 +188,8 @@ class _Service:
 
     def _resume(self) -> None:
         """Continue from the newest saved state; without one, save the first."""
+        for part in self._folder.glob("state-*.part"):
+            part.unlink()  # of an ingest that died while it saved
         states = sorted(self._folder.glob("state-*.npz"))
         if states:
             self._pipeline.restore(states[-1])
