@@ -271,7 +271,7 @@ class DbnCapture:
                 (row["rtype"] != RTYPE_MBO) | (row["length"] * np.int64(4) != self._metadata.record_bytes),
                 "is no MBO record (record type and length are {})",
                 "ask for schema mbo, or download the file again",
-                lambda i: f"{row['rtype'][i]:#x} and {row['length'][i] * 4} bytes",
+                lambda i: f"{row['rtype'][i]:#x} and {int(row['length'][i]) * 4} bytes",
             ),
             (
                 row["instrument_id"] != self._instrument_id,

@@ -294,6 +294,21 @@ def test_the_book_of_the_es_day_ends_uncrossed(es: Walked):
     assert min(p for s, p, _ in book.values() if s == b"1") == 4_810_250_000_000
 
 
+def test_every_order_of_the_es_day_keeps_its_priority_until_it_goes(es: Walked):
+    """Ten thousand orders rest at once, and none is forgotten or mistaken for another."""
+    place: dict[int, tuple[int, int, int]] = {}
+    for _, _, _, order_id, price, size, _, action, priority, *_ in es.orders:
+        if action == 2:
+            assert place.pop(order_id)[2] == priority
+            continue
+        was = place.get(order_id)
+        assert (was is None) == (action == 0)
+        if was is not None:
+            assert (priority == was[2]) == (price == was[0] and size <= was[1])
+        place[order_id] = (price, size, priority)
+    assert len({priority for _, _, priority in place.values()}) == len(place) == 11_217
+
+
 def test_the_made_up_definition_reads_like_the_venues(data_folder: Path, newest: Any):
     block = next(iter(open_capture(data_folder / ES_DAY).blocks()))
     reset, future, status = (newest.packet(block[i])["messages"][0] for i in range(3))
@@ -419,13 +434,14 @@ def test_priority_is_lost_by_a_new_price_or_a_larger_size_only(tmp_path: Path):
         row("A", 1, size=5),
         row("A", 2, size=5),
         row("M", 1, size=3),
+        row("M", 1, size=3),
         row("M", 1, size=4),
         row("M", 2, size=5, price=4801),
         row("C", 1, size=4),
     )
-    first, second, smaller, larger, moved, cancelled = (o[8] for o in walk(path).orders)
+    first, second, smaller, unchanged, larger, moved, cancelled = (o[8] for o in walk(path).orders)
     assert first < second < larger < moved
-    assert smaller == first
+    assert smaller == unchanged == first
     assert cancelled == larger
 
 
@@ -531,6 +547,7 @@ def test_a_block_holds_no_more_than_a_few_megabytes(tmp_path: Path):
         ([row("A"), row("A", seq=900_000)], "jumps over 898,999 sequence numbers within 0.000 s"),
         ([row("A", i) for i in range(801)], "more than 800 under sequence number 1000"),
         ([row("A"), b"\x14\xc0" + row("A")[2:]], "is no MBO record .*0xc0 and 80 bytes"),
+        ([b"\xff\xa0" + row("A")[2:]], "are 0xa0 and 1020 bytes"),
         ([row("A"), row("A")[:30]], "cut off inside the record at byte .*30 of 56 bytes"),
         ([row("A", instrument=2**31)], "31 bits"),
         ([], "holds metadata but no record"),

@@ -243,7 +243,8 @@ def test_heartbeats_alike_do_not_make_two_channels_one(tmp_path: Path):
     def beat(flow: tuple[str, int], seq: int) -> bytes:
         return ethernet(ipv4(struct.pack("<IQ", seq, SENT) + HEARTBEAT, *flow))
 
-    frames = [beat(A, 1), beat(S, 1), *frames_of(A, 2), *frames_of(S, 2, body=b"snapshot")]
+    beats = [beat(flow, seq) for seq in (1, 2, 3) for flow in (A, S)]
+    frames = [*beats, *frames_of(A, 4), *frames_of(S, 4, body=b"snapshot")]
     with pytest.raises(CaptureError, match="2 feeds"):
         open_capture(write(tmp_path, savefile(*frames)))
 
