@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 
 from workloads.errors import WorkloadError
+from workloads.exchange import encode, mdp3
 from workloads.exchange.captures import Capture, Terms, open_capture
 from workloads.exchange.feed import Endpoint, Impairment, Sender, SendLog
-from workloads.exchange.packets import Packets
+from workloads.exchange.packets import HEADER_BYTES, Packets
 from workloads.exchange.simulator import Simulator, SimulatorConfig
 from workloads.runtime import JobConfigError, commands, emit, job_main
 
@@ -191,10 +192,12 @@ class _Ahead:
                 raise item
             yield item
 
-    def first(self) -> None:
-        """Wait until something is built."""
+    def first_seq(self) -> int:
+        """Wait until something is built; MsgSeqNum of the first incremental packet, 0 without one."""
         while self._queue.empty() and self._thread.is_alive():
             time.sleep(0.005)
+        head = self._queue.queue[0] if not self._queue.empty() else None
+        return int(head[0].seq[0]) if isinstance(head, tuple) and len(head[0]) else 0
 
     def close(self) -> None:
         self._closed = True
@@ -277,9 +280,9 @@ def run(
                 ttl=config.ttl,
                 max_rate_pps=config.max_rate_pps,
             ) as sender:
-                ahead.first()
+                first_seq = ahead.first_seq()
                 facts = {"of": source.packets, "ts_first": source.ts_first, "ts_last": source.ts_last}
-                report("ready", source=source.name, notes=list(source.notes), **facts)
+                report("ready", source=source.name, notes=list(source.notes), first_seq=first_seq, **facts)
                 if config.wait:
                     _wait_for_go(stops)
                 sending = _Sending(config, sender, stops, lambda **now: report("progress", **now, **facts))
@@ -290,6 +293,8 @@ def run(
                         break
                 log = sender.finish()
                 seconds = time.monotonic() - started
+            if not stops.asked:
+                _send_closing(config, sending.last)
         finally:
             ahead.close()
     summary = {
@@ -322,6 +327,8 @@ class _Sending:
         self._packets = 0
         self._snapshots = 0
         self._ts: int | None = None
+        self.last: tuple[int, int] | None = None
+        """MsgSeqNum and SendingTime of the last incremental packet."""
 
     def now(self) -> dict[str, Any]:
         """How far it is: packets handed over, and the SendingTime reached."""
@@ -337,6 +344,8 @@ class _Sending:
                 self._origin = time.monotonic(), piece.ts
             self._sender.send(piece.incremental, piece.snapshots)
             self._packets += len(piece.incremental)
+            if len(piece.incremental):
+                self.last = int(piece.incremental.seq[-1]), int(piece.incremental.ts_sent[-1])
             self._snapshots += len(piece.snapshots) if piece.snapshots is not None else 0
             self._ts = piece.ts
             self._tell()
@@ -355,6 +364,23 @@ class _Sending:
         if time.monotonic() >= self._next_report:
             self._next_report = time.monotonic() + PROGRESS_S
             self._progress(**self.now())
+
+
+def _send_closing(config: ExchangeConfig, last: tuple[int, int] | None) -> None:
+    """A heartbeat behind the last packet, on A and B and never impaired.
+
+    Without it a receiver cannot know that the last packets were lost. It is not in the log.
+    """
+    endpoints = tuple(endpoint for endpoint in config.endpoints if endpoint.feed != "S")
+    if last is None or not endpoints:
+        return
+    seq, ts_sent = last
+    payload = np.zeros(HEADER_BYTES + mdp3.MESSAGE_HEADER_BYTES, np.uint8)
+    start = np.uintp(payload.ctypes.data)
+    encode.heartbeat(encode.packet_header(start, np.uint32((seq + 1) & 0xFFFF_FFFF), np.uint64(ts_sent)))
+    with Sender(endpoints, interface=config.interface, speed=0.0, ttl=config.ttl) as sender:
+        sender.send(Packets.of([payload.tobytes()]))
+        sender.finish()
 
 
 def _wait_for_go(stops: _Stops) -> None:
