@@ -14,8 +14,9 @@ from typing import Final
 import numpy as np
 
 RECORD_HEADER_BYTES: Final = 24
-SLOT_BYTES: Final = 2_048
-"""Room for one payload in the receive loop; a longer one is cut and flagged."""
+SLOT_BYTES: Final = 8_192
+"""Room for one payload in the receive loop; a longer one is cut and flagged. Far above an Ethernet frame: a
+replayed capture may put all that one sequence number says into one packet."""
 
 FEED_A: Final = 0
 FEED_B: Final = 1

@@ -206,9 +206,9 @@ def test_receive_never_writes_past_the_buffer_and_both_feeds_advance(port):
     feeds = [Subscription(frames.FEED_A, GROUP_A, port), Subscription(frames.FEED_B, GROUP_B, port)]
     with Receiver(feeds) as receiver, sender() as to:
         for i in range(n):
-            to.sendto(i.to_bytes(4, "little") * 350, (GROUP_A, port))
-            to.sendto(i.to_bytes(4, "little") * 350, (GROUP_B, port))
-        memory = np.full(BATCH_BYTES + 512 * 1_424 + 4_096, 255, np.uint8)
+            to.sendto(i.to_bytes(4, "little") * 2_000, (GROUP_A, port))
+            to.sendto(i.to_bytes(4, "little") * 2_000, (GROUP_B, port))
+        memory = np.full(BATCH_BYTES + 512 * 8_024 + 4_096, 255, np.uint8)
         buffer = memory[:-4_096]
         got, rounds = [], 0
         while len(got) < 2 * n:
