@@ -278,8 +278,12 @@ def _sampled(
     books = PriceBooks()
     columns = mbp.drop_columns(["ts_event", "ts_sent", "epoch", "seq", "msg_index", "entry_index"])
     stop = int(ts[-1]) + 1 if len(ts) else start
-    looks = np.unique(np.linspace(start, max(stop, start + 1), SAMPLES).astype(np.int64))
-    cuts = {int(n): int(look) for look, n in zip(looks, np.searchsorted(ts, looks), strict=True)}
+    looks = start + np.linspace(0, max(stop - start, 1), SAMPLES).astype(np.int64)
+    # Where nothing came between two looks, the first one counts.
+    cuts = {
+        n: look
+        for look, n in zip(looks.tolist()[::-1], np.searchsorted(ts, looks).tolist()[::-1], strict=True)
+    }
     resets = set((np.flatnonzero(np.diff(epoch)) + 1).tolist())
     found: dict[int, list[tuple[int, ...]]] = {i: [] for i in wanted}
     at = 0

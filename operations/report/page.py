@@ -81,11 +81,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are text; the first ``words`` columns are words, the others numbers."""
+    """Cells are text; the columns in ``words`` hold words, the others numbers."""
 
     head: list[str]
     rows: list[list[str]]
-    words: int = 1
+    words: tuple[int, ...] = (0,)
 
 
 Json = Mapping[str, Any]
@@ -424,20 +424,20 @@ def gaps_table(arrived: Arrival) -> Table | None:
         return None
     rows = [
         [
-            gap.outcome,
-            gap.reason,
-            count(gap.epoch).replace(",", ""),
             count(gap.first),
             count(gap.last),
             count(gap.last - gap.first + 1),
+            gap.outcome,
+            gap.reason,
             duration(gap.silence),
             count(gap.drops_a),
             count(gap.drops_b),
+            str(gap.epoch),
         ]
         for gap in arrived.gaps[:GAPS_SHOWN]
     ]
-    head = ["Outcome", "Declared by", "Epoch", "First", "Last", "Packets", "Silence"]
-    return Table([*head, "Kernel drops A", "Kernel drops B"], rows, words=2)
+    head = ["First", "Last", "Packets", "Outcome", "Declared by", "Silence", "Kernel drops A"]
+    return Table([*head, "Kernel drops B", "Epoch"], rows, words=(3, 4))
 
 
 def feeds_table(arrived: Arrival) -> Table | None:
@@ -608,19 +608,21 @@ def committed_table(archive: Archive) -> Table | None:
             rows.append(
                 [
                     table,
-                    f"{partition.venue} {partition.date.isoformat()} channel {partition.channel}",
-                    count(last) if last == 1 else f"1–{count(last)}",
-                    count(len(files)),
                     count(n),
                     volume_bytes(size),
                     digits(size / n) if n else NONE,
+                    count(len(files)),
+                    count(last) if last == 1 else f"1–{count(last)}",
+                    f"{partition.venue} {partition.date.isoformat()} channel {partition.channel}",
                 ]
             )
     if not rows:
         return None
     a_row = digits(totals[2] / totals[1]) if totals[1] else NONE
-    rows.append(["all", "", "", count(totals[0]), count(totals[1]), volume_bytes(totals[2]), a_row])
-    return Table(["Table", "Partition", "Commits", "Files", "Rows", "Bytes", "Bytes a row"], rows, words=2)
+    rows.append(["all", count(totals[1]), volume_bytes(totals[2]), a_row, count(totals[0]), "", ""])
+    return Table(
+        ["Table", "Rows", "Bytes", "Bytes a row", "Files", "Commits", "Partition"], rows, words=(0, 6)
+    )
 
 
 def reproduce(run: Json) -> list[tuple[str, str]]:
