@@ -6,6 +6,7 @@ name once.
 """
 
 import os
+import zipfile
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,9 +21,10 @@ from numpy.typing import NDArray
 from workloads.exchange import mdp3
 from workloads.exchange.decode import Decoder, last_event_end
 from workloads.exchange.packets import Packets
-from workloads.ingest.arbitration import FROM_B, LATE, OUTCOMES, REASONS, Accepted, Arbiter, Rules
+from workloads.ingest.arbitration import FROM_B, LATE, OUTCOMES, REASONS, RESTART, Accepted, Arbiter, Rules
 from workloads.ingest.errors import IngestError, SpoolError
 from workloads.ingest.frames import FEED_NAMES
+from workloads.ingest.spool import sync_folder
 from workloads.ingest.tables import PacketFacts, Staleness, Tables, constant, flagged
 from workloads.ticks.archive import Archive, Partition
 from workloads.ticks.codes import RowFlag
@@ -131,9 +133,10 @@ class Pipeline:
         """
         self.push(np.zeros(0, np.uint8), final=final)
         self._decode(final, at_least=1)
+        self._decode_snapshots()
         rows: dict[str, int] = defaultdict(int)
         commits: list[tuple[str, str, int]] = []
-        for key, tables, first, last in self._segment_tables():
+        for key, tables, first, last in self._segment_tables():  # packets first: they claim the numbers
             partition = Partition(self._venue, key.date, self._channel)
             source = {
                 **self._source,
@@ -146,13 +149,13 @@ class Pipeline:
             self._check_overlap(partition, key.epoch, first, last)
             for name, table in tables.items():
                 stem = f"{self._channel}-{key.epoch}-{first}-{last}"
-                if name == "snapshots":  # numbered apart from the packets that name the other files
+                if name == "snapshots" or not first:  # no sequence of the incremental feed names them
                     stem = f"{self._channel}-{key.epoch}-s{self._session}-{number}"
                 commit = self._archive.commit(name, partition, {stem: table}, source=source)
                 commits.append((name, partition.path, commit.n))
                 rows[name] += table.num_rows
                 self.totals.rows[name] += table.num_rows
-        self._arbiter.forget(self._decoded, self._arbiter.snapshots.n)
+        self._arbiter.forget(self._decoded, 0)
         self._decoded = 0
         self._messages.clear()
         self._parts.clear()
@@ -178,11 +181,6 @@ class Pipeline:
             journal.drop_bytes(self._decoded)
             if at_least == 1 and not final:
                 break
-        snapshots = self._arbiter.snapshots
-        if snapshots.used:
-            self._decode_snapshots(snapshots.packets(0, snapshots.n))
-            snapshots.drop_bytes(snapshots.n)
-            self._arbiter.forget(0, snapshots.n)
 
     def _fitting(self, batch: Accepted) -> Accepted:
         """The first packets that the decoder's memory takes."""
@@ -202,8 +200,8 @@ class Pipeline:
         )
         tables = self._tables.build(batch.packets.buffer, decoded, facts)
         self._keep(tables, facts)
-        if "mbo" in tables:
-            self._update_books(decoded.tables["mbo"], messages, resets)
+        restarts = np.flatnonzero(batch.columns["flags"] & RESTART)
+        self._update_books(decoded.tables["mbo"], messages, np.union1d(resets, restarts))
         self._messages.append(decoded.packet_messages.copy())
         feed = np.where(batch.columns["flags"] & FROM_B, 1, 0)
         self._errors[0] += np.bincount(feed, decoded.packet_errors != 0, len(FEED_NAMES)).astype(np.int64)
@@ -214,9 +212,9 @@ class Pipeline:
         self.totals.unknown_messages += int(decoded.packet_unknown.sum())
 
     def _update_books(
-        self, mbo: Mapping[str, NDArray[Any]], messages: Mapping[str, NDArray[Any]], resets: NDArray[np.int32]
+        self, mbo: Mapping[str, NDArray[Any]], messages: Mapping[str, NDArray[Any]], resets: NDArray[np.int64]
     ) -> None:
-        """Apply the batch's orders; a channel reset empties every book first."""
+        """Apply the batch's orders; a channel reset or a new epoch, at these packets, empties every book."""
         packet = messages["packet"][mbo["message"]]
         start = 0
         for reset in [*resets.tolist(), None]:
@@ -226,7 +224,16 @@ class Pipeline:
                 self.books.clear()
             start = stop
 
-    def _decode_snapshots(self, batch: Accepted) -> None:
+    def _decode_snapshots(self) -> None:
+        """Decode the segment's snapshots, once the definitions that came with it are known."""
+        snapshots = self._arbiter.snapshots
+        while snapshots.n:
+            batch = self._fitting(snapshots.packets(0, snapshots.n))
+            self._decode_snapshot_batch(batch)
+            snapshots.drop_bytes(len(batch.packets))
+            self._arbiter.forget(0, len(batch.packets))
+
+    def _decode_snapshot_batch(self, batch: Accepted) -> None:
         decoded = self._decoder.decode(batch.packets)
         n = len(batch.packets)
         facts = PacketFacts(
@@ -288,28 +295,29 @@ class Pipeline:
         n = self._decoded
         out: list[tuple[_Key, dict[str, pa.Table], int, int]] = []
         if n == 0:
-            return [
-                (key, {name: pa.concat_tables(parts) for name, parts in tables.items()}, 0, 0)
-                for key, tables in self._parts.items()
-            ]
-        batch = self._arbiter.accepted.packets(0, n)
+            for position, key in enumerate(self._parts):
+                tables = {name: pa.concat_tables(parts) for name, parts in self._parts[key].items()}
+                if position == len(self._parts) - 1:
+                    tables["feeds"] = self._feeds(key.epoch)
+                out.append((key, tables, 0, 0))
+            return out
+        accepted = self._arbiter.accepted
+        self._epoch_numbers(accepted.packets(0, accepted.n))  # of gaps before packets that still wait, too
+        batch = accepted.packets(0, n)
         epoch = self._epoch_numbers(batch)
         messages = np.concatenate(self._messages)
         seq = batch.columns["seq"]
         gaps = self._gaps()
-        feeds = self._feeds()
         keys = self._keys(batch.columns["ts_sent"], epoch)
         for position, (key, mask) in enumerate(keys):
             tables = {name: pa.concat_tables(parts) for name, parts in self._parts.pop(key, {}).items()}
             first, last = int(seq[mask].min()), int(seq[mask].max())
             tables = {name: table for name, table in tables.items() if table.num_rows}
-            tables["packets"] = self._packets(batch, epoch, messages, mask)
+            tables = {"packets": self._packets(batch, epoch, messages, mask), **tables}
             here = (gaps["epoch"] == key.epoch) & (gaps["last_seq"] <= last)
             if position == len(keys) - 1:
                 here = np.ones(len(gaps["epoch"]), np.bool_)
-                tables["feeds"] = self._arrow(
-                    "feeds", feeds | {"epoch": np.full(len(feeds["feed"]), key.epoch)}
-                )
+                tables["feeds"] = self._feeds(key.epoch)
             if here.any():
                 tables["gaps"] = self._arrow("gaps", {name: column[here] for name, column in gaps.items()})
             gaps = {name: column[~here] for name, column in gaps.items()}
@@ -339,18 +347,20 @@ class Pipeline:
         missing = gaps["last_seq"].astype(np.int64) - gaps["first_seq"] + 1
         self.totals.lost += int(missing[gaps["outcome"] == 0].sum())
         self.totals.late += int(missing[gaps["outcome"] == 1].sum())
-        gaps["epoch"] = np.array(self._epochs, np.uint32)[np.minimum(gaps["epoch"], len(self._epochs) - 1)]
+        gaps["epoch"] = np.array(self._epochs, np.uint32)[gaps["epoch"]]
         gaps["reason"] = np.array(REASONS, object)[gaps["reason"]]
         gaps["outcome"] = np.array(OUTCOMES, object)[gaps["outcome"]]
         return gaps
 
-    def _feeds(self) -> dict[str, NDArray[Any]]:
+    def _feeds(self, epoch: int) -> pa.Table:
+        """The feeds' counters since the last segment."""
         feeds: dict[str, NDArray[Any]] = dict(self._arbiter.take_feeds())
         feeds["malformed"] = feeds["malformed"] + self._errors[0]
         feeds["unknown_messages"] = self._errors[1].copy()
         feeds["receive_buffer"] = np.array(self.receive_buffers, np.uint64)
         feeds["feed"] = np.array(FEED_NAMES, object)
-        return feeds
+        feeds["epoch"] = np.full(len(FEED_NAMES), epoch)
+        return self._arrow("feeds", feeds)
 
     def _arrow(self, table: str, columns: Mapping[str, NDArray[Any]]) -> pa.Table:
         """Columns under the table's schema; a time of 0 is null."""
@@ -408,14 +418,29 @@ class Pipeline:
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
+            sync_folder(path.parent)
         except OSError as error:
             part.unlink(missing_ok=True)
             raise SpoolError(f"cannot save the ingest state at {path}: {error.strerror}") from error
 
     def restore(self, path: Path) -> None:
-        """Continue from a saved state."""
-        with np.load(path) as file:
-            state = dict(file)
+        """Continue from a saved state.
+
+        Raises
+        ------
+        SpoolError
+            If the file is no state that this code can read.
+        """
+        try:
+            with np.load(path) as file:
+                self._restore(dict(file))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise SpoolError(
+                f"cannot read the ingest state {path} ({error}); finish the spool with the version that "
+                f"wrote it, or move the folder away and start with an empty one"
+            ) from error
+
+    def _restore(self, state: dict[str, NDArray[Any]]) -> None:
         hold_ns, reorder = (int(value) for value in state["rules"])
         self._arbiter = Arbiter(Rules(hold_ns, reorder))
         self._arbiter.restore(_prefixed(state, "arbiter."))

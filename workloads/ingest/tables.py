@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from workloads.exchange import mdp3
 from workloads.exchange.decode import Columns, Decoded
 from workloads.exchange.reference import Groups, Roots, definition_groups, null_of, roots
-from workloads.ingest.arbitration import FROM_B, LATE, LOSS, Accepted
+from workloads.ingest.arbitration import FROM_B, LATE, LOSS, RESTART, Accepted
 from workloads.ingest.instruments import DisplayFactors
 from workloads.ticks.codes import EventFlag, RowFlag
 from workloads.ticks.schema import TABLES
@@ -55,15 +55,13 @@ class Staleness:
         out = np.zeros(len(flags), np.uint8)
         out[(flags & LATE) != 0] |= np.uint8(RowFlag.LATE)
         out[(flags & FROM_B) != 0] |= np.uint8(RowFlag.FEED_B)
-        losses = np.flatnonzero(flags & LOSS)
-        epoch = accepted.columns["epoch"]
-        restarts = np.flatnonzero(np.diff(epoch, prepend=epoch[:1]))
-        marks = sorted(
-            [(int(i), True) for i in losses]
-            + [(int(i), False) for i in (*restarts.tolist(), *resets.tolist())],
+        marks = sorted(  # at one packet: the epoch begins, packets are missing, then it resets
+            [(int(i), 0, False) for i in np.flatnonzero(flags & RESTART)]
+            + [(int(i), 1, True) for i in np.flatnonzero(flags & LOSS)]
+            + [(int(i), 2, False) for i in resets]
         )
         start = 0
-        for index, stale in [*marks, (len(flags), self.stale)]:
+        for index, _, stale in [*marks, (len(flags), 0, self.stale)]:
             if self.stale:
                 out[start:index] |= np.uint8(RowFlag.STALE)
             start = index
@@ -107,7 +105,7 @@ class Tables:
                 if column == "orphan":
                     columns["row_flags"] |= flagged(values != 0, RowFlag.ORPHAN)
                 elif column != "message":
-                    columns[column] = values
+                    columns[column] = values.copy()  # the decoder reuses its memory, Arrow would share it
             out[name] = self._arrow(name, columns)
         if len(t["trade_orders"]["message"]):
             out["trade_orders"] = self._trade_orders(t, facts)
@@ -154,10 +152,10 @@ class Tables:
         owned = rows["trade"] >= 0
         trade = np.where(owned, rows["trade"], 0)
         columns["row_flags"] = columns["row_flags"] | flagged(~owned, RowFlag.ORPHAN)
-        columns.update({c: rows[c] for c in ("entry_index", "order_id", "size", "event_flags")})
+        columns.update({c: rows[c].copy() for c in ("entry_index", "order_id", "size", "event_flags")})
         names = ("instrument_id", "trade_seq", "trade_msg_index", "trade_entry_index", "n")
         nulls = dict.fromkeys(names, ~owned)
-        columns["n"] = rows["n"]
+        columns["n"] = rows["n"].copy()
         if len(trades["message"]):
             owner = trades["message"][trade]
             columns["instrument_id"] = trades["instrument_id"][trade]
@@ -197,7 +195,6 @@ class Tables:
             if name in names and name not in columns:
                 columns[name] = b[name].copy()
         factor = b["display_factor"].astype(np.int64)
-        unscaled = np.zeros(n, np.bool_)
         prices = tuple(columns[p] for p in _DEFINITION_PRICES if p in columns)
         rows = np.arange(n, dtype=np.int32)
         fresh = DisplayFactors()
@@ -205,7 +202,7 @@ class Tables:
         columns["row_flags"] = columns["row_flags"] | flagged(unscaled, RowFlag.UNSCALED)
         if "unit_quantity" in names:
             columns["lot_size"] = b["unit_quantity"]
-        columns["multiplier"], columns["tick_value"] = _money(b, columns.get("tick"))
+        columns["multiplier"], columns["tick_value"] = _money(b, columns.get("tick"), unscaled)
         columns["maturity"] = _maturity(b)
         groups = [
             definition_groups(buffer, r.kind, int(start), int(end), r.scale)
@@ -264,6 +261,8 @@ def _array(f: pa.Field, values: NDArray[Any], mask: NDArray[np.bool_] | None) ->
         return plain if pa.types.is_string(f.type) else plain.dictionary_encode()
     if mask is None and f.name not in (*_NEVER_NULL, *_PLAIN_CODES):
         mask = values == null_of(f.name, values.dtype)
+    if values.dtype.kind == "i" and pa.types.is_unsigned_integer(f.type):
+        mask = (values < 0) if mask is None else mask | (values < 0)  # the venue has no such value
     if mask is not None and not mask.any():
         mask = None
     if pa.types.is_timestamp(f.type):
@@ -274,12 +273,13 @@ def _array(f: pa.Field, values: NDArray[Any], mask: NDArray[np.bool_] | None) ->
     return plain if plain.type == f.type else plain.cast(f.type)
 
 
-def _money(b: NDArray[Any], tick: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _money(
+    b: NDArray[Any], tick: NDArray[np.int64] | None, unscaled: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(multiplier, tick value): currency per quoted point and lot, and per tick and lot, both 1e-9.
 
-    The tick value as sent (MinPriceIncrementAmount) over the quoted tick; without it, UnitOfMeasureQty
-    over the display factor is no substitute (cents per bushel, say), so the multiplier is null then,
-    unless UnitOfMeasureQty counts the quote currency itself.
+    The tick value as sent (MinPriceIncrementAmount) over the quoted tick; without either the multiplier is
+    null: UnitOfMeasureQty over the display factor is no substitute (cents per bushel, say).
     """
     null = mdp3.NULL_I64
     n = len(b)
@@ -287,9 +287,9 @@ def _money(b: NDArray[Any], tick: NDArray[np.int64] | None) -> tuple[NDArray[np.
     names = b.dtype.names or ()
     tick_value = b["tick_value"].astype(np.int64) if "tick_value" in names else np.full(n, null, np.int64)
     if tick is not None:
-        for i in np.flatnonzero((tick_value != null) & (tick != null) & (tick > 0)):
+        for i in np.flatnonzero((tick_value != null) & (tick != null) & (tick > 0) & ~unscaled):
             numerator = int(tick_value[i]) * _ONE
-            if numerator % int(tick[i]) == 0 and numerator // int(tick[i]) < null:
+            if numerator % int(tick[i]) == 0 and abs(numerator // int(tick[i])) < null:
                 multiplier[i] = numerator // int(tick[i])
     return multiplier, tick_value
 

@@ -372,7 +372,7 @@ def test_packets_that_are_cut_too_short_or_without_a_believable_time_are_malform
         replace(good[0], payload=good[0].payload[:11]),
         replace(good[0], payload=b""),
         replace(good[0], payload=packet(7, SUNDAY) + bytes(2_036), flags=frames.FLAG_TRUNCATED),
-        replace(good[0], payload=packet(8, SUNDAY) + bytes(3_000)),
+        replace(good[0], payload=packet(8, SUNDAY) + bytes(frames.SLOT_BYTES)),
         replace(good[0], payload=packet(9, 0)),
         replace(good[0], payload=packet(10, 2**64 - 1)),
         replace(good[0], payload=packet(11, 5_000 * SECOND)),
