@@ -66,12 +66,11 @@
   const slots = [...document.querySelectorAll("[data-slot]")];
   let following = false;
   const follow = (source, change) => {
+    const range = change["xaxis.range"] ?? [change["xaxis.range[0]"], change["xaxis.range[1]"]];
     const reset = "xaxis.autorange" in change;
-    if (following || (!reset && !("xaxis.range[0]" in change))) return;
+    if (following || (!reset && range[0] === undefined)) return;
     following = true;
-    const update = reset
-      ? { "xaxis.autorange": true }
-      : { "xaxis.range": [change["xaxis.range[0]"], change["xaxis.range[1]"]] };
+    const update = reset ? { "xaxis.autorange": true } : { "xaxis.range": [...range] };
     const others = slots.filter((slot) => !slot.hidden).map((slot) => slot.querySelector(".chart"));
     Promise.all(others.filter((box) => box !== source).map((box) => Plotly.relayout(box, update)))
       .finally(() => { following = false; });
