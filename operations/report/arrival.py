@@ -20,6 +20,9 @@ Times = NDArray[np.int64]
 BURSTS = (1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 """Windows of the burst table, ns."""
 
+SAME_CLOCK_NS = 60_000_000_000
+"""A median this far from 0 isn't a latency: the packets were sent at another time than SendingTime says."""
+
 _FEED_COUNTERS = (
     *("packets", "bytes", "first", "duplicates", "late"),
     *("malformed", "unknown_messages", "kernel_drops"),
@@ -119,6 +122,11 @@ class Latency:
     greatest: int
     histogram: Histogram
     """By feed, edges in ns, logarithmic; ``below`` counts values of 0 or less."""
+
+    @property
+    def telling(self) -> bool:
+        """False where SendingTime is of another day than our clock, as in any replay: no latency then."""
+        return self.n > 0 and (self.measured or abs(self.quantiles[0.5]) < SAME_CLOCK_NS)
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,9 @@ def latency_chart(latency: Latency) -> Chart:
     ticks = 10.0 ** np.arange(
         np.floor(np.log10(histogram.edges[0])), np.ceil(np.log10(histogram.edges[-1])) + 1
     )
+    if len(ticks) <= 3:
+        ticks = np.concatenate([ticks, 2 * ticks, 5 * ticks])
+        ticks = np.sort(ticks)
     clock = (
         "from the sender's clock just before the packet left to the kernel's receive stamp"
         if latency.measured

@@ -53,6 +53,9 @@
     const seen = {};
     const layout = themed(merged(frame, figure.layout), seen);
     layout.margin.t = figure.layout.showlegend ? 30 : 10;
+    if (root.classList.contains("paper")) {
+      Object.assign(layout, { autosize: false, width: box.clientWidth, height: box.clientHeight });
+    }
     drawn.set(box, figure);
     // Plotly unpacks typed arrays in place: it gets a copy of the traces each time.
     return Plotly.react(box, themed(figure.data, seen), layout, config);
@@ -116,13 +119,11 @@
   dark.addEventListener("change", () => { label(); redraw(); });
   label();
 
-  // On paper: light, and as wide as the page.
+  // On paper: light, and as wide as the page. The class sets the sizes before the printer's own rules do.
   const paper = (on) => {
     root.classList.toggle("paper", on);
-    drawn.forEach((figure, box) => {
-      draw(box, figure);
-      Plotly.Plots.resize(box);
-    });
+    redraw();
+    if (!on) drawn.forEach((figure, box) => Plotly.Plots.resize(box));
   };
   addEventListener("beforeprint", () => paper(true));
   addEventListener("afterprint", () => paper(false));

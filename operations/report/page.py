@@ -176,7 +176,7 @@ def arrival_charts(arrived: Arrival) -> dict[str, figures.Chart]:
     charts = {}
     if arrived.skew:
         charts["skew"] = figures.skew_chart(arrived.skew)
-    if arrived.latency and arrived.latency.n:
+    if arrived.latency and arrived.latency.telling:
         charts["latency"] = figures.latency_chart(arrived.latency)
     if arrived.event_rate and arrived.event_span:
         charts["event_rate"] = figures.rate_chart(
@@ -344,7 +344,7 @@ def key_figures(
         ),
     ]
     latency = arrived.latency
-    if latency and latency.n:
+    if latency and latency.telling:
         clock = "sender to kernel" if latency.measured else "by SendingTime"
         out += [
             ("Latency p50", duration(latency.quantiles[0.5]), clock),
