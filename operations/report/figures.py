@@ -280,15 +280,17 @@ def _price(instrument: Instrument, buckets: int) -> Chart:
         )
     else:
         title = "Quoted, never traded"
+    axis: Figure = {"title": {"text": _price_unit(instrument)}, "tickformat": form, "hoverformat": form}
+    shown = [values[~np.isnan(values)] for values in (quotes.bid, quotes.ask)] if quotes else []
+    everything = np.concatenate([*shown, trades.price / 1e9])
+    if instrument.tick and len(everything) and np.ptp(everything) <= 12 * instrument.tick / 1e9:
+        axis["dtick"] = instrument.tick / 1e9  # no label between two ticks
     return {
         "title": title,
         "caption": "Best bid, best ask and trades. Each pixel column keeps its lowest and highest value."
         + _mended(instrument),
         "data": traces,
-        "layout": {
-            "showlegend": True,
-            "yaxis": {"title": {"text": _price_unit(instrument)}, "tickformat": form, "hoverformat": form},
-        },
+        "layout": {"showlegend": True, "yaxis": axis},
     }
 
 

@@ -44,7 +44,7 @@
     hoverlabel: { bgcolor: "$card", bordercolor: "$line", font: { color: "$ink", size: 12 } },
     legend: { orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", bgcolor: "rgba(0,0,0,0)" },
     dragmode: coarse ? false : "zoom",
-    xaxis: { ...axis, showgrid: false, zeroline: false, showline: true },
+    xaxis: { ...axis, showgrid: false, zeroline: false, showline: true, tickangle: 0, nticks: innerWidth < 500 ? 4 : 6 },
     yaxis: { ...axis, zeroline: true, fixedrange: true, nticks: 6 },
   };
 

@@ -456,8 +456,7 @@ def feeds_table(arrived: Arrival) -> Table | None:
         ("Receive buffer", "receive_buffer", volume_bytes),
     )
     rows = [[name, *(show(feed[key]) for feed in arrived.feeds)] for name, key, show in counters]
-    names = {"S": "S (snapshots)"}
-    return Table(["Feed", *(names.get(feed["feed"], feed["feed"]) for feed in arrived.feeds)], rows)
+    return Table(["Feed", *(feed["feed"] for feed in arrived.feeds)], rows)
 
 
 def bursts_table(arrived: Arrival) -> Table | None:
