@@ -1,5 +1,6 @@
 """Start a job as a process of its own, follow its events, and turn its failures into one clear error."""
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -13,6 +14,9 @@ from typing import Any
 from workloads.runtime import config_json
 
 Event = dict[str, Any]
+
+GRACE_SECONDS = 30.0
+"""What a job gets to end by itself before it is killed."""
 
 
 class JobFailedError(Exception):
@@ -38,6 +42,7 @@ class JobProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                errors="replace",
                 start_new_session=True,
             )
         self._events: queue.Queue[Event | None] = queue.Queue()
@@ -55,7 +60,7 @@ class JobProcess:
         if self._process.poll() is None and error is not None:
             self._process.terminate()
         try:
-            self._process.wait(30)
+            self._process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -78,10 +83,11 @@ class JobProcess:
         raise JobFailedError(self._failure(event))
 
     def say(self, line: str) -> None:
-        """Write a line to the job's stdin."""
+        """Write a line to the job's stdin. Where the job is dead, `wait_for` says why."""
         if self._process.stdin is not None:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(line + "\n")
+                self._process.stdin.flush()
 
     def close_stdin(self) -> None:
         """Tell a job that follows its stdin to end."""
@@ -96,10 +102,18 @@ class JobProcess:
         self._process.terminate()
 
     def _read(self) -> None:
+        """Queue the job's events; what else it or a library of its prints goes to its log."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if line.startswith("{"):
-                self._events.put(json.loads(line))
+            try:
+                found = json.loads(line)
+            except json.JSONDecodeError:
+                found = None
+            if isinstance(found, dict) and "event" in found:
+                self._events.put(found)
+            else:
+                with self._log.open("a") as log:
+                    log.write(line)
         self._events.put(None)
 
     def _failure(self, awaited: str) -> str:
