@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import click
 from pydantic import TypeAdapter, ValidationError
@@ -87,12 +87,14 @@ def job_main(cls: type[Config], run: Callable[[Config], Any], doc: str | None) -
     A known error becomes one ``error`` line and exit status 1; an unknown one keeps its traceback.
     """
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # Config is a dataclass by contract
+    types = get_type_hints(cls)
+    texts = {name for name, kind in types.items() if kind in (str, str | None)}
 
     def callback(config: str | None, **overrides: str | None) -> None:
         try:
-            text = Path(config).read_text() if config else "{}"
-            values = json.loads(text)
-            values.update({k: _value(v) for k, v in overrides.items() if v is not None})
+            values = _read(config) if config else {}
+            given = {k: v for k, v in overrides.items() if v is not None}
+            values.update({k: v if k in texts else _value(v) for k, v in given.items()})
             run(parse_config(cls, json.dumps(values), config or "the command line"))
         except WorkloadError as error:
             emit("error", error=type(error).__name__, message=str(error))
@@ -111,6 +113,16 @@ def job_main(cls: type[Config], run: Callable[[Config], Any], doc: str | None) -
         ),
     ]
     click.Command(cls.__name__, callback=callback, params=options, help=doc)()
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        values = json.loads(Path(path).read_text())
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise JobConfigError(f"{path} is no JSON: {error}; write the config anew") from error
+    if not isinstance(values, dict):
+        raise JobConfigError(f"{path} holds no JSON object; write its fields by name between braces")
+    return values
 
 
 def _value(text: str) -> Any:
