@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 Event = dict[str, Any]
 
-stderr = Console(stderr=True, highlight=False)
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def ingest_status() -> Iterator[Callable[[Event], None]]:
                 case "ready":
                     status.update("listening; Ctrl-C ends it and commits everything received")
                     if event["warning"]:
-                        stderr.print(f"[yellow]{event['warning']}")
+                        stderr.print(event["warning"], style="yellow", markup=False)
                 case "progress":
                     status.update(
                         f"{event['received']:,} received, {event['durable']:,} durable, "
@@ -94,11 +95,12 @@ class RunProgress:
 def print_summary(result: dict[str, Any], seconds: dict[str, float], report: Path) -> None:
     """One screen on stdout: what arrived, what is stored, where to look."""
     ingest, proof = result["ingest"], result["proof"]
+    console = Console(highlight=False, markup=False)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column()
     source = result["source"]["name"]
-    table.add_row("source", f"{source}, {result['venue']} channel {result['channel']}")
+    table.add_row("source", Text(f"{source}, {result['venue']} channel {result['channel']}"))
     for feed in ("A", "B"):
         if feed in result["sent"]:
             sent = result["sent"][feed]
@@ -114,8 +116,6 @@ def print_summary(result: dict[str, Any], seconds: dict[str, float], report: Pat
     table.add_row("stored", "  ".join(f"{name} {rows:,}" for name, rows in sorted(ingest["rows"].items())))
     table.add_row("commit", result["data_commit"])
     table.add_row("seconds", "  ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
-    table.add_row("report", str(report))
-    console = Console(highlight=False)
-    style = "green" if proof["equal"] else "bold red"
-    console.print(f"[{style}]{proof['statement']}")
+    console.print(proof["statement"], style="green" if proof["equal"] else "bold red")
     console.print(table)
+    console.print(Text.assemble(("report   ", "bold"), str(report)), soft_wrap=True)  # whole, to be copied

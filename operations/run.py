@@ -55,7 +55,11 @@ class Speed(click.ParamType[float]):
     help="Replay a recorded session (pcap, DBN) instead of the simulator.",
 )
 @click.option(
-    "--seed", type=int, default=7, show_default=True, help="Of the simulated session and the losses."
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=7,
+    show_default=True,
+    help="Of the simulated session and the losses.",
 )
 @click.option(
     "--duration",
@@ -138,5 +142,8 @@ def run(quiet: bool, runs: Path, **options: object) -> None:
     except StoppedError as stopped:
         click.echo(str(stopped), err=True)
         raise SystemExit(130) from stopped
+    except KeyboardInterrupt as interrupt:
+        click.echo("stopped; what was received is committed, or will be by the next run", err=True)
+        raise SystemExit(130) from interrupt
     if not proven:
         raise SystemExit(3)
