@@ -16,18 +16,21 @@ from typing import Any
 
 import numpy as np
 
+from environments.errors import ConfigError
 from environments.files import load
 from operations.console import RunProgress, print_summary, stderr
 from operations.ingest import ingest_config
-from operations.jobs import Event, JobProcess
+from operations.jobs import Event, JobFailedError, JobProcess
 from operations.proof import Proof, prove
+from operations.replay import refuse_real_groups
 from workloads.exchange.captures import Terms
 from workloads.exchange.feed import Endpoint, Impairment, SendLog
 from workloads.exchange.job import ExchangeConfig
 from workloads.exchange.simulator import SimulatorConfig
 from workloads.ingest import job as ingest_job
+from workloads.ingest.errors import SpoolError
 from workloads.ingest.job import IngestConfig
-from workloads.ingest.spool import segments
+from workloads.ingest.spool import locked, segments
 from workloads.runtime import events_to, parse_config
 from workloads.ticks.archive import code_version, open_archive
 from workloads.ticks.commits import Commit
@@ -76,6 +79,12 @@ class MainJob:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._environment = load(options.environment)
+        refuse_real_groups(self._environment)
+        if self._environment.multicast.interface is None:
+            raise ConfigError(
+                f"{self._environment.name} names no interface of this machine to send from and to join on; "
+                "use an environment that has multicast.interface, such as --env local"
+            )
         self._ingest = ingest_config(self._environment, options.channel)
         self._started = datetime.now(UTC)
         self.folder = options.runs / self._started.strftime("%Y%m%dT%H%M%S")
@@ -105,7 +114,7 @@ class MainJob:
             ready = ready or exchange.wait_for("ready")
             listening = ingest.wait_for("ready")
             if listening["warning"]:
-                stderr.print(f"[yellow]{listening['warning']}")
+                stderr.print(listening["warning"], style="yellow", markup=False)
             jobs = stack.pop_all()
         with jobs:
             sent, stored = self._feed(exchange, ingest, ready)
@@ -113,6 +122,11 @@ class MainJob:
             raise StoppedError(
                 f"stopped; {stored['packets']:,} packets are committed in {self.folder / 'archive'}. "
                 f"Run it again for a whole session"
+            )
+        if not stored["packets"]:
+            raise JobFailedError(
+                f"{sent['packets']:,} packets were sent and none arrived: something filters multicast on "
+                f"{self._ingest.interface}; look at: ip -4 addr, ip link (MULTICAST, UP), nft list ruleset"
             )
         with self._timed("prove"):
             archive = open_archive(str(self.folder / "archive"))
@@ -181,7 +195,7 @@ class MainJob:
         """Let the exchange send, ingest follow; return their final events."""
         progress = RunProgress(ready, quiet=self._options.quiet)
         with progress, ExitStack() as stopping:
-            follower = stopping.enter_context(_Follower(ingest, progress.stored))
+            follower = stopping.enter_context(_Follower(ingest, progress.stored, exchange.terminate))
             with self._timed("feed"):
                 exchange.say("go")
                 try:
@@ -190,6 +204,10 @@ class MainJob:
                     stderr.print("stopping: what was received will be committed ...")
                     exchange.terminate()
                     sent = exchange.wait_for("done", progress.sent)
+                except JobFailedError:
+                    if follower.failed:  # what stopped ingest has mostly stopped the exchange as well
+                        follower.result()
+                    raise
                 time.sleep(SETTLE_SECONDS)
             with self._timed("store"):
                 ingest.close_stdin()
@@ -253,9 +271,12 @@ class MainJob:
 class _Follower:
     """Follows a job's events in a thread, so that two jobs are followed at once."""
 
-    def __init__(self, job: JobProcess, seen: Callable[[Event], None]) -> None:
+    def __init__(
+        self, job: JobProcess, seen: Callable[[Event], None], on_failure: Callable[[], None]
+    ) -> None:
         self._job = job
         self._seen = seen
+        self._on_failure = on_failure
         self._event: Event | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._follow, name="follow ingest", daemon=True)
@@ -273,6 +294,12 @@ class _Follower:
             self._event = self._job.wait_for("done", self._seen)
         except Exception as error:  # noqa: BLE001  # raised again by result(), in the thread that asks
             self._error = error
+            self._on_failure()
+
+    @property
+    def failed(self) -> bool:
+        """The job ended without ``done``."""
+        return self._error is not None
 
     def result(self) -> Event:
         """The job's ``done``, once it came; its error is raised here."""
@@ -302,19 +329,31 @@ def _total(entry: Commit, field: str) -> int:
 
 
 def finish_interrupted(runs: Path) -> None:
-    """Commit what killed runs have left in their spools."""
+    """Commit what killed runs have left in their spools; runs that are under way are left alone."""
     for spool in sorted(runs.glob("*/spool")):
-        config = spool.parent / "ingest.json"
-        if spool.parent.name == "latest" or not segments(spool) or not config.exists():
+        folder = spool.parent
+        path = folder / "ingest.json"
+        if folder.name == "latest" or not segments(spool) or not path.exists() or in_use(spool):
             continue
-        text = config.read_text()
-        rest = replace(parse_config(IngestConfig, text, str(config)), feeds=())
+        config = parse_config(IngestConfig, path.read_text(), str(path))
+        # Beside its config, wherever the run was started from and the folder lies by now.
+        config = replace(config, feeds=(), spool=str(spool), archive=str(folder / "archive"))
         with events_to(lambda event: None):
-            summary = ingest_job.run(open_archive(rest.archive), rest)
+            summary = ingest_job.run(open_archive(config.archive), config)
         stderr.print(
-            f"finished the interrupted run {spool.parent.name}: "
-            f"{summary.packets:,} packets from its spool are now in {rest.archive}"
+            f"finished the interrupted run {folder.name}: "
+            f"{summary.packets:,} packets from its spool are now in {config.archive}",
+            markup=False,
         )
+
+
+def in_use(spool: Path) -> bool:
+    """Whether an ingest works on this spool folder now."""
+    try:
+        with locked(spool):
+            return False
+    except SpoolError:
+        return True
 
 
 def machine() -> dict[str, Any]:
