@@ -227,6 +227,7 @@ class _Service:
         config = self._config
         for subscription, granted in zip(receiver.subscriptions, receiver.granted, strict=True):
             self._pipeline.receive_buffers[subscription.feed] = granted
+        self._save()  # so that a repetition after a crash makes the same files
         recorder = Recorder(
             receiver,
             self._folder,

@@ -410,6 +410,7 @@ class Pipeline:
             "epochs": np.array(self._epochs, np.int64),
             "stale": np.array([self._staleness.stale]),
             "session": np.array([self._session]),
+            "receive_buffers": np.array(self.receive_buffers, np.int64),
         }
         part = path.with_suffix(".part")
         try:
@@ -449,6 +450,7 @@ class Pipeline:
         self._epochs = [int(epoch) for epoch in state["epochs"]]
         self._staleness.stale = bool(state["stale"][0])
         self._session = str(state["session"][0])
+        self.receive_buffers = [int(granted) for granted in state["receive_buffers"]]
 
 
 def _prefixed(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
