@@ -89,6 +89,8 @@ class Instrument:
     """From here on the quotes come from the price levels, because a lost packet put the orders in doubt."""
     crossed: int = 0
     """Looks at the book that found it crossed; they are left out of the charts."""
+    crossed_in_trading: int = 0
+    """Those of them since its first trade: before an opening, orders may cross until the auction."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def market(archive: Archive) -> Market:
     charted = [i for i in ranked if activity.get(i) or i in by_trades][:MOST_INSTRUMENTS]
     books = OrderBooks()
     quotes: dict[int, Quotes] = {}
-    crossed: dict[int, int] = {}
+    crossed: dict[int, NDArray[np.int64]] = {}
     if mbo is not None:
         quotes, crossed = _quotes(mbo, [t for t in (mbp, trades) if t is not None], archive, books, charted)
     stale = _first_stale(mbo)
@@ -149,7 +151,8 @@ def market(archive: Archive) -> Market:
                 quotes=quotes.get(i),
                 depth=_depth(i, books, levels),
                 mended_from=stale if levels is not None and i in quotes else None,
-                crossed=crossed.get(i, 0),
+                crossed=len(crossed.get(i, _NO_TIMES)),
+                crossed_in_trading=_since_first_trade(crossed.get(i, _NO_TIMES), mine),
             )
         )
     return Market(
@@ -165,6 +168,12 @@ def weights(ts: NDArray[np.int64], end: int) -> NDArray[np.int64]:
     return np.diff(ts, append=max(end, int(ts[-1]) if len(ts) else end))
 
 
+def _since_first_trade(ts: NDArray[np.int64], trades: Trades) -> int:
+    """How many of these times lie at or behind the instrument's first trade."""
+    return int((ts >= trades.ts[0]).sum()) if len(trades.ts) else 0
+
+
+_NO_TIMES = np.zeros(0, np.int64)
 _NO_TRADES = Trades(*(np.zeros(0, np.int64) for _ in range(4)))
 
 
@@ -214,8 +223,12 @@ def _activity(mbo: pa.Table | None) -> dict[int, int]:
 
 def _quotes(
     mbo: pa.Table, others: list[pa.Table], archive: Archive, books: OrderBooks, wanted: list[int]
-) -> tuple[dict[int, Quotes], dict[int, int]]:
-    """Tops of the order books at each end of an event, by instrument. An epoch starts with empty books."""
+) -> tuple[dict[int, Quotes], dict[int, NDArray[np.int64]]]:
+    """Tops of the order books at each end of an event, and when they were crossed, by instrument.
+
+    An epoch starts with empty books. While the venue refills them (recovery rows, whose times lie in the
+    past) nobody looks.
+    """
     if "statistics" in archive.tables():
         others = [*others, archive.read("statistics", columns=_MARKS)]
     ends = event_ends(mbo, *others)
@@ -231,8 +244,9 @@ def _quotes(
         return {}, {}
     tops = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     quotes, crossed = {}, {}
+    looked = (integers(mbo, "row_flags")[tops["row"]] & int(RowFlag.RECOVERY)) == 0
     for i in wanted:
-        mine = np.flatnonzero(tops["instrument_id"] == i)
+        mine = np.flatnonzero((tops["instrument_id"] == i) & looked)
         if not len(mine):
             continue
         names = ("bid_price", "ask_price", "bid_total", "ask_total")
@@ -246,8 +260,8 @@ def _clean(
     ask: NDArray[np.int64],
     bid_total: NDArray[np.int64],
     ask_total: NDArray[np.int64],
-) -> tuple[Quotes, int]:
-    """Null and crossed prices as NaN; how many looks were crossed."""
+) -> tuple[Quotes, NDArray[np.int64]]:
+    """Null and crossed prices as NaN; when the book was crossed."""
     no_bid, no_ask = bid == NULL_PRICE, ask == NULL_PRICE
     crossed = ~no_bid & ~no_ask & (bid >= ask)
     two_sided = ~no_bid & ~no_ask & ~crossed
@@ -259,7 +273,7 @@ def _clean(
         bid_total=bid_total.astype(np.float64),
         ask_total=ask_total.astype(np.float64),
         spread=np.where(two_sided, spread, np.nan),
-    ), int(crossed.sum())
+    ), ts[crossed]
 
 
 def _first_stale(mbo: pa.Table | None) -> int | None:
@@ -272,7 +286,7 @@ def _first_stale(mbo: pa.Table | None) -> int | None:
 
 def _sampled(
     mbp: pa.Table, start: int, wanted: list[int]
-) -> tuple[PriceBooks, dict[int, tuple[Quotes, int]]]:
+) -> tuple[PriceBooks, dict[int, tuple[Quotes, NDArray[np.int64]]]]:
     """The price books after a loss, looked at `SAMPLES` times: a level is right again at its next update."""
     ts, epoch = _times(mbp), integers(mbp, "epoch")
     books = PriceBooks()

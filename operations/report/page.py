@@ -282,10 +282,10 @@ def warnings(run: Json, arrived: Arrival, traded: Market, archive: Archive) -> l
             f"The books kept while receiving and those rebuilt from the stored rows differ ({what}): "
             "the stored rows are not what was received."
         )
-    crossed = traded.books.get("crossed_event_ends", 0)
+    crossed = sum(i.crossed_in_trading for i in traded.instruments)
     unmatched = traded.books.get("unknown_deletes", 0)
     if not arrived.lost and crossed:
-        out.append(f"Books crossed at {plural(crossed, 'event end')} although no packet was lost.")
+        out.append(f"Books crossed at {plural(crossed, 'event end')} in trading although no packet was lost.")
     if not arrived.lost and unmatched:
         out.append(f"{plural(unmatched, 'order delete')} without an order although no packet was lost.")
     unscaled = [i.symbol for i in traded.instruments if i.unscaled]
@@ -572,12 +572,14 @@ def book_health(run: Json, arrived: Arrival, traded: Market) -> list[tuple[str, 
     same = kept and all(kept.get(name) == books[name] for name in COUNTERS_CHECKED if name in kept)
     after_loss = "expected after a loss: no snapshot mended the books" if arrived.lost else "must be 0"
     ends = books["event_ends"]
+    before = sum(i.crossed - i.crossed_in_trading for i in traded.instruments)
+    opening = f"; {count(before)} before a first trade, as in any pre-open" if before else ""
     return [
         ("Order rows applied", count(books["rows"]), f"{count(traded.live_orders)} orders live at the end"),
         (
             "Crossed at an event's end",
             count(books["crossed_event_ends"]),
-            f"of {count(ends)} ends; {after_loss}",
+            f"of {count(ends)} ends{opening or f'; {after_loss}'}",
         ),
         ("Deletes of unknown orders", count(books["unknown_deletes"]), after_loss),
         ("Changes of unknown orders", count(books["unknown_changes"]), after_loss),

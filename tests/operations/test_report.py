@@ -349,6 +349,23 @@ def test_a_crossed_book_is_counted_and_not_drawn(tmp_path):
     assert found.books["crossed_event_ends"] == 1
 
 
+@pytest.mark.parametrize(("first_trade", "alarming"), [(OPEN, 1), (OPEN + 60 * NANO, 0)])
+def test_a_book_may_cross_before_the_first_trade_of_a_session(tmp_path, first_trade, alarming):
+    crossing = orders()[2] | {"price": 101 * NANO}
+    (trade, *_) = trades()
+    tables = {"mbo": [*orders()[:2], crossing], "trades": [trade | {"ts_event": first_trade}]}
+    (instrument,) = market(filled(tmp_path, tables)).instruments
+    assert (instrument.crossed, instrument.crossed_in_trading) == (1, alarming)
+
+
+def test_the_refill_of_a_book_counts_but_is_not_drawn(tmp_path):
+    refill = [row | {"ts_event": OPEN - 3_600 * NANO} for row in orders(flags=RowFlag.RECOVERY)[:2]]
+    (found,) = market(filled(tmp_path, {"mbo": [*refill, orders()[2]]})).instruments
+    np.testing.assert_array_equal(found.quotes.bid, [100.5])
+    np.testing.assert_array_equal(found.quotes.ask, [100.75])
+    assert found.quotes.ts[0] >= OPEN
+
+
 def test_rows_that_came_late_are_put_in_order(tmp_path):
     first, second, third = orders()
     (found,) = market(filled(tmp_path, {"mbo": [first, third, second]})).instruments
