@@ -86,9 +86,12 @@ class Site:
 
     def finish(self) -> "Process":
         """Store what the spool holds; receive nothing."""
-        process = self.start("--feeds", "[]")
+        process = self.finish_unchecked()
         process.wait()
         return process
+
+    def finish_unchecked(self) -> "Process":
+        return self.start("--feeds", "[]")
 
     def spooled(self) -> set[int]:
         """Sequence numbers of whole frames in the spool."""
@@ -176,6 +179,11 @@ class Sending:
                 ahead = self.sent / rate - (time.monotonic() - began)
                 if ahead > 0.002:
                     time.sleep(ahead)
+
+    def finish(self) -> int:
+        """Wait until all have left."""
+        self._thread.join()
+        return self.sent
 
     def stop(self) -> int:
         self._stop.set()
