@@ -131,9 +131,10 @@ _STATE = (
     "drops_b",
     "ordinal",  # of accepted[0], counted over the whole life
     "stragglers",  # SendingTime before which a packet belongs to the epoch before
+    "clock",  # newest ts_read
 )
 EXPECTED, EPOCH, EPOCH_STARTED, NEWEST_SENT, HELD, BREAK_NEXT, HIGHEST_A, HIGHEST_B = range(8)
-LAST_RECV, DROPS_A, DROPS_B, ORDINAL, STRAGGLERS = range(8, 13)
+LAST_RECV, DROPS_A, DROPS_B, ORDINAL, STRAGGLERS, CLOCK = range(8, 14)
 RESTART_NS: Final = 1_000_000_000
 """A lower number whose SendingTime is newer by this much is a restart even within the ring."""
 FIRST_SENT: Final = 631_152_000_000_000_000
@@ -151,6 +152,8 @@ class Rules:
     """Packets by which both feeds must have passed a missing one to declare it sooner."""
     first_seq: int = 0
     """First sequence number to expect; 0: join wherever the feed is."""
+    settle_ns: int = 50_000_000
+    """Nanoseconds that the other feed has to bring its copy before a packet's arrival counts as known."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +266,11 @@ class Arbiter:
     def holding(self) -> int:
         """Packets held back while an earlier one is awaited."""
         return int(self._state[HELD])
+
+    @property
+    def settled(self) -> int:
+        """Time up to which both feeds had their chance: no arrival before it will change any more."""
+        return int(self._state[CLOCK]) - self.rules.settle_ns
 
     @property
     def epoch(self) -> int:
@@ -636,6 +644,7 @@ def _push(m, records, position, final, hold_ns, reorder):
         truncated = (head >> 24) & FLAG_TRUNCATED
         ts_recv = load_i64(at + np.uintp(8))
         now = load_i64(at + np.uintp(16))
+        m.state[CLOCK] = max(m.state[CLOCK], now)
         payload = position + RECORD_HEADER_BYTES
         position = (payload + length + 7) & ~7
         if feed <= FEED_SNAPSHOT:

@@ -22,6 +22,8 @@ FEED_A: Final = 0
 FEED_B: Final = 1
 FEED_SNAPSHOT: Final = 2
 FEED_NAMES: Final = ("A", "B", "S")
+FEED_TICK: Final = 255
+"""A record without a payload that only says what time it was: the feeds are quiet."""
 
 FLAG_TRUNCATED: Final = 1
 """The payload was longer than a slot."""
@@ -34,6 +36,14 @@ RECORD: Final = np.dtype(
         "itemsize": RECORD_HEADER_BYTES,
     }
 )
+
+
+def tick(now: int) -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
+    """The record of a quiet moment; ``now`` ns since the epoch."""
+    record = np.zeros(1, RECORD)
+    record["feed"] = FEED_TICK
+    record["ts_recv"] = record["ts_read"] = now
+    return record.view(np.uint8)
 
 
 def record_bytes(length: int) -> int:

@@ -9,7 +9,7 @@ import os
 import zipfile
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -165,11 +165,12 @@ class Pipeline:
     # Decoding
 
     def _decode(self, final: bool, at_least: int = BATCH_PACKETS) -> None:
-        """Decode the accepted packets up to the last complete event."""
+        """Decode the accepted packets up to the last complete event, once their arrival is settled."""
         journal = self._arbiter.accepted
         while journal.n - self._decoded >= max(at_least, 1) or (final and journal.n > self._decoded):
-            batch = journal.packets(self._decoded, journal.n)
-            batch = self._fitting(batch)
+            batch = self._fitting(journal.packets(self._decoded, journal.n))
+            if not final:
+                batch = _until(batch, self._arbiter.settled)
             packets = batch.packets
             cut = len(packets)
             if not (final and cut == journal.n - self._decoded):
@@ -406,7 +407,7 @@ class Pipeline:
         state |= {f"books.{name}": value for name, value in self.books.state().items()}
         state |= self._tables.factors.state()
         state |= {
-            "rules": np.array([self._arbiter.rules.hold_ns, self._arbiter.rules.reorder], np.int64),
+            "rules": np.array(astuple(self._arbiter.rules), np.int64),
             "epochs": np.array(self._epochs, np.int64),
             "stale": np.array([self._staleness.stale]),
             "session": np.array([self._session]),
@@ -442,8 +443,7 @@ class Pipeline:
             ) from error
 
     def _restore(self, state: dict[str, NDArray[Any]]) -> None:
-        hold_ns, reorder = (int(value) for value in state["rules"])
-        self._arbiter = Arbiter(Rules(hold_ns, reorder))
+        self._arbiter = Arbiter(Rules(*(int(value) for value in state["rules"])))
         self._arbiter.restore(_prefixed(state, "arbiter."))
         self.books = OrderBooks.from_state(_prefixed(state, "books."))
         self._tables.factors.restore(state)
@@ -463,6 +463,12 @@ def _first(batch: Accepted, n: int) -> Accepted:
         Packets(packets.buffer, packets.offset[:n], packets.length[:n]),
         {name: column[:n] for name, column in batch.columns.items()},
     )
+
+
+def _until(batch: Accepted, time: int) -> Accepted:
+    """The packets before the first one that arrived after ``time``."""
+    later = np.flatnonzero(batch.columns["ts_recv"] > time)
+    return _first(batch, int(later[0])) if len(later) else batch
 
 
 def _int64(column: pa.ChunkedArray) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from workloads.errors import WorkloadError
+from workloads.ingest import frames
 from workloads.ingest.errors import IngestError
 from workloads.ingest.receive import BATCH_BYTES, Receiver
 from workloads.ingest.spool import SpoolWriter
@@ -18,6 +19,9 @@ from workloads.ingest.spool import SpoolWriter
 FRAME_BYTES = 1 << 20
 """A frame is written when it holds this much, or `FRAME_SECONDS` after its first packet."""
 FRAME_SECONDS = 0.01
+QUIET_SECONDS = 0.2
+"""After this long without a packet one record says so: what waits for a later moment need not wait for the
+next packet."""
 STOP_SECONDS = 1.0
 """How long the end may be put off by sockets that never run empty."""
 
@@ -93,6 +97,7 @@ class Recorder:
         frame_began = segment_began = time.monotonic()
         stop_by = float("inf")
         ended = False
+        ticked = True  # nothing has come yet that could wait for a later moment
         try:
             while True:
                 more, count = self._receiver.receive(buffer, used)
@@ -107,6 +112,10 @@ class Recorder:
                 if used and (idle or used >= FRAME_BYTES or now - frame_began >= FRAME_SECONDS):
                     self._append(buffer[:used], packets)
                     used = packets = 0
+                    ticked = False
+                elif idle and not ticked and now - self.last_packet >= QUIET_SECONDS:
+                    self._append(frames.tick(time.time_ns()), 0)
+                    ticked = True
                 if self._writer.position >= self._segment_bytes or (
                     now - segment_began >= self._segment_seconds and self._writer.position > 8
                 ):
