@@ -112,11 +112,7 @@ def definition_groups(buffer: NDArray[np.uint8], kind: int, start: int, end: int
     feeds = _entries(blocks, 1, mdp3.FEED_TYPE)
     attributes = _entries(blocks, 2, mdp3.ATTRIBUTE)
     legs = _entries(blocks, 4, mdp3.LEG) if kind == mdp3.DEFINITION_SPREAD else np.zeros(0, mdp3.LEG)
-    times = {
-        int(event["event_type"]): int(event["event_time"])
-        for event in events
-        if event["event_time"] <= mdp3.NULL_I64
-    }
+    times = {int(event["event_type"]): int(event["event_time"]) for event in events}
     books = [int(feed["depth"]) for feed in feeds if feed["feed_type"] == b"GBX"]
     return Groups(
         activation=times.get(5),
@@ -127,7 +123,7 @@ def definition_groups(buffer: NDArray[np.uint8], kind: int, start: int, end: int
             {
                 "instrument_id": int(leg["instrument_id"]),
                 "side": int(leg["side"]),
-                "ratio": int(leg["ratio"]) if 0 <= leg["ratio"] < mdp3.NULL_I8 else None,
+                "ratio": int(leg["ratio"]),
                 "price": None if leg["price"] == mdp3.NULL_I64 else int(leg["price"]) * scale,
             }
             for leg in legs

@@ -316,9 +316,14 @@ def _maturity(b: NDArray[Any]) -> NDArray[np.bytes_]:
 def _group_columns(groups: list[Groups]) -> dict[str, pa.Array]:
     schema = TABLES["definitions"].arrow
     return {
-        "activation": pa.array([g.activation for g in groups], pa.int64()),
-        "expiration": pa.array([g.expiration for g in groups], pa.int64()),
+        "activation": pa.array([_time(g.activation) for g in groups], pa.int64()),
+        "expiration": pa.array([_time(g.expiration) for g in groups], pa.int64()),
         "depth": pa.array([g.depth for g in groups], pa.int8()),
         "attributes": pa.array([g.attributes for g in groups], pa.uint32()),
         "legs": pa.array([g.legs for g in groups], schema.field("legs").type),
     }
+
+
+def _time(sent: int | None) -> int | None:
+    """ns since the epoch; what no clock will ever show is null."""
+    return sent if sent is not None and sent < mdp3.NULL_I64 else None
