@@ -526,7 +526,7 @@ def test_definitions_with_values_that_no_venue_sends_are_kept_with_nulls(tmp_pat
     archive = ingest(tmp_path, on_a(spread))
     (row,) = archive.read("definitions").to_pylist()
     assert (row["expiration"], row["activation"].value) == (None, SUNDAY)
-    assert [leg["ratio"] for leg in row["legs"]] == [None, 2]
+    assert [leg["ratio"] for leg in row["legs"]] == [-3, 2]
 
 
 def test_a_state_taken_between_segments_continues_exactly(session, tmp_path):
