@@ -25,7 +25,10 @@ def ingest_status() -> Iterator[Callable[[Event], None]]:
         def show(event: Event) -> None:
             match event["event"]:
                 case "ready":
-                    status.update("listening; Ctrl-C ends it and commits everything received")
+                    listening = "listening; Ctrl-C ends it and commits everything received"
+                    status.update(listening)
+                    if not stderr.is_terminal:
+                        stderr.print(listening)
                     if event["warning"]:
                         stderr.print(event["warning"], style="yellow", markup=False)
                 case "progress":
