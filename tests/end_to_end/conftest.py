@@ -111,6 +111,8 @@ class Run:
 class Tickworks:
     """The command, in a working folder and with an environment of its own."""
 
+    command = COMMAND
+
     def __init__(self, folder: Path, name: str = "bench") -> None:
         self.folder = folder
         self.runs = folder / "runs"
@@ -213,7 +215,7 @@ def shared_tickworks(tmp_path_factory: pytest.TempPathFactory) -> Tickworks:
 
 @pytest.fixture(scope="session")
 def short_run(tmp_path_factory: pytest.TempPathFactory) -> Tickworks:
-    """A working folder as a user has it: a short session with losses under var/runs."""
+    """A working folder as a user has it: a short session under var/runs."""
     tickworks = Tickworks(tmp_path_factory.mktemp("home"))
     tickworks.runs = tickworks.folder / "var/runs"
     result = tickworks.run("--duration", "60s", "--quiet")
