@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.conftest import skip_or_fail
 from tests.workloads.ingest.messages import END, order, orders, refresh, trade
-from tests.workloads.ingest.streams import SUNDAY, Arrival, packet, records
+from tests.workloads.ingest.streams import MS, SUNDAY, Arrival, packet, records
 from workloads.exchange import encode
 from workloads.ingest import frames
 from workloads.ingest.arbitration import Rules
@@ -219,14 +219,14 @@ def need_multicast() -> None:
 
 
 def spool_records(folder: Path, payloads: list[bytes], number: int) -> None:
-    """Write a segment the way that a receiver does: each packet from A, then from B."""
+    """Write a segment the way that a receiver does: each packet from A, then from B; one every 20 ms."""
     from workloads.ingest.spool import SpoolWriter
 
     writer = SpoolWriter(folder, number)
     for start in range(0, len(payloads), 7):
         rows = [
-            Arrival(feed, p, SUNDAY + (start + i) * 1000 + feed)
-            for i, p in enumerate(payloads[start : start + 7])
+            Arrival(feed, p, SUNDAY + int.from_bytes(p[:4], "little") * 20 * MS + feed)
+            for p in payloads[start : start + 7]
             for feed in (frames.FEED_A, frames.FEED_B)
         ]
         data: np.ndarray = records(rows)
