@@ -48,15 +48,15 @@ def nothing_left(spool):
 
 @contextmanager
 def ending_at(step):
-    """End the process like kill -9 just before its step-th link, rename or removal; yields the counter."""
-    count = [0]
+    """End the process like kill -9 just before its step-th link, rename or removal; yields the steps."""
+    taken = []
 
     def wrapped(original, counts):
         def stepping(first, *rest, **keywords):
             if counts(str(first)):
-                if count[0] == step:
+                if len(taken) == step:
                     os._exit(9)
-                count[0] += 1
+                taken.append(original.__name__)
             return original(first, *rest, **keywords)
 
         return stepping
@@ -66,7 +66,7 @@ def ending_at(step):
     Path.replace = wrapped(Path.replace, lambda path: True)
     Path.unlink = wrapped(Path.unlink, lambda path: path.endswith((".spool", ".npz")))
     try:
-        yield count
+        yield taken
     finally:
         os.link, Path.replace, Path.unlink = saved
 
@@ -117,25 +117,28 @@ def spooled(payloads, tmp_path_factory):
 
 
 def steps(spooled, folder):
-    """How many steps an undisturbed run has."""
+    """The steps of an undisturbed run."""
     shutil.copytree(spooled, folder)
-    with ending_at(-1) as count:
+    with ending_at(-1) as taken:
         run(folder)
-    return count[0]
+    return taken
 
 
-def test_a_process_that_ends_at_any_step_loses_and_repeats_nothing(spooled, expected, tmp_path, capfd):
-    n = steps(spooled, tmp_path / "undisturbed")
-    assert n > 2 * 2 * len(TABLES)
+@pytest.mark.parametrize("share", [9, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_process_that_ends_at_any_step_loses_and_repeats_nothing(spooled, expected, tmp_path, share):
+    """A file and a log entry of each table and segment are links: of these, every ``share``-th."""
+    taken = steps(spooled, tmp_path / "undisturbed")
+    assert taken.count("link") > 2 * 2 * len(TABLES)
+    assert (taken.count("replace"), taken.count("unlink")) == (2, 4)
     rng = random.Random(1)
-    for step in range(n):
+    for step in [i for i, name in enumerate(taken) if name != "link" or i % share == 0]:
         folder = tmp_path / str(step)
         shutil.copytree(spooled, folder)
         assert killed_at(folder, step)
         archive = open_archive(str(folder / "archive"))
         assert not [finding for finding in archive.verify() if not finding.startswith("orphan")]
         if rng.random() < 0.3:  # and again, while it recovers
-            killed_at(folder, rng.randrange(n))
+            killed_at(folder, rng.randrange(len(taken)))
         run(folder)
         archive = open_archive(str(folder / "archive"))
         check_rows(archive, expected, set(range(1, PACKETS + 1)))
