@@ -205,8 +205,8 @@ class MainJob:
                     exchange.terminate()
                     sent = exchange.wait_for("done", progress.sent)
                 except JobFailedError:
-                    if follower.failed:  # what stopped ingest has mostly stopped the exchange as well
-                        follower.result()
+                    ingest.close_stdin()
+                    follower.result()  # raises what stopped ingest: that is mostly the cause of both
                     raise
                 time.sleep(SETTLE_SECONDS)
             with self._timed("store"):
@@ -295,11 +295,6 @@ class _Follower:
         except Exception as error:  # noqa: BLE001  # raised again by result(), in the thread that asks
             self._error = error
             self._on_failure()
-
-    @property
-    def failed(self) -> bool:
-        """The job ended without ``done``."""
-        return self._error is not None
 
     def result(self) -> Event:
         """The job's ``done``, once it came; its error is raised here."""

@@ -5,6 +5,7 @@ stdout, one JSON object a line, each with an ``event``: ``ready``, ``progress``,
 """
 
 import dataclasses
+import errno
 import json
 import sys
 import threading
@@ -100,10 +101,14 @@ def job_main(cls: type[Config], run: Callable[[Config], Any], doc: str | None) -
             emit("error", error=type(error).__name__, message=str(error))
             raise click.ClickException(str(error)) from error
         except OSError as error:
-            if error.filename is None:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if error.filename is None and not full:
                 raise
-            emit("error", error=type(error).__name__, message=str(error))
-            raise click.ClickException(str(error)) from error
+            message = (
+                f"{error.strerror}, running {config}; free some and run it again" if full else str(error)
+            )
+            emit("error", error=type(error).__name__, message=message)
+            raise click.ClickException(message) from error
 
     options: list[click.Parameter] = [
         click.Option(["--config"], help="JSON file with the whole config.", metavar="FILE"),

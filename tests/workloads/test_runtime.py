@@ -165,6 +165,17 @@ def test_a_known_error_is_told_and_an_unknown_one_keeps_its_traceback(call):
         call(run=unknown)
 
 
+def test_a_full_disk_is_told_though_python_names_no_file_then(call):
+    def full(config: Config) -> None:
+        raise OSError(28, "No space left on device")
+
+    status, _, (event,), _ = call(run=full)
+    assert status == 1
+    assert event["message"].startswith("No space left on device")
+    with pytest.raises(OSError, match="Input/output"):
+        call(run=lambda config: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+
+
 def test_an_unknown_option_is_wrong_usage_and_help_names_every_field(call, capsys, monkeypatch):
     assert call("--cuont", "3")[0] == 2
     monkeypatch.setattr(sys, "argv", ["job", "--help"])
