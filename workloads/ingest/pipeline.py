@@ -416,7 +416,7 @@ class Pipeline:
         part = path.with_suffix(".part")
         try:
             with part.open("wb") as file:
-                np.savez(file, **state)  # type: ignore[arg-type]  # the names are ours
+                np.savez_compressed(file, **state)  # type: ignore[arg-type]  # the names are ours
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
