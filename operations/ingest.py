@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--spool",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder on a local disk. Default: var/spool/<channel>.",
+    help="Folder on a local disk. Default: var/spool/<env>/<channel>.",
 )
 @click.option(
     "--first-seq",
@@ -105,9 +105,10 @@ def ingest_config(environment: "EnvironmentConfig", channel_id: int | None) -> "
     interface = environment.multicast.interface
     return IngestConfig(
         archive=environment.archive_uri,
-        spool=f"var/spool/{channel_id}",
+        spool=f"var/spool/{environment.name}/{channel_id}",
         venue=channel.venue,
         channel=channel_id,
+        environment=environment.name,
         feeds=feeds,
         interface=str(interface) if interface else "0.0.0.0",  # noqa: S104  # a group is joined on the default route's interface
     )

@@ -37,7 +37,7 @@ def test_the_only_channel_is_taken_with_all_its_feeds():
     config = ingest_config(load("local"), None)
     assert (config.channel, config.venue, config.interface) == (310, "XCME", "127.0.0.1")
     assert [(feed.name, feed.port) for feed in config.feeds] == [("A", 14310), ("B", 15310), ("S", 16310)]
-    assert config.spool == "var/spool/310"
+    assert config.spool == "var/spool/local/310"
     assert config.archive == load("local").archive_uri
 
 
@@ -46,7 +46,7 @@ def test_one_of_several_must_be_named(two_channels):
         ingest_config(load(two_channels), None)
     config = ingest_config(load(two_channels), 318)
     assert config.feeds == (FeedConfig("A", "232.1.1.1", 20001, "10.1.2.3"),)
-    assert (config.venue, config.spool) == ("XCBT", "var/spool/318")
+    assert (config.venue, config.spool) == ("XCBT", "var/spool/two/318")
 
 
 def test_a_channel_that_is_not_there_is_told_with_those_that_are():

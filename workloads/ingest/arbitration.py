@@ -320,6 +320,18 @@ class Arbiter:
         self.accepted.drop(packets)
         self.snapshots.drop(snapshots)
 
+    @property
+    def lost(self) -> int:
+        """Packets called lost since `take_gaps`; some may come late."""
+        gaps = self._peek_gaps()
+        lost = gaps["outcome"] == OUTCOMES.index("lost")
+        return int((gaps["last_seq"][lost].astype(np.int64) - gaps["first_seq"][lost] + 1).sum())
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing is handed on, held or waiting, although something was received."""
+        return self.accepted.n == 0 and self.holding == 0 and bool(self.feeds["packets"].any())
+
     def take_gaps(self) -> dict[str, NDArray[Any]]:
         """The gap rows since the last call: see `GAPS`."""
         n = int(self._gap_count[0])
@@ -658,7 +670,8 @@ def _push(m, records, position, final, hold_ns, reorder):
             if HEADER_BYTES <= length <= SLOT_BYTES and not truncated:
                 ts_sent = load_i64(base + np.uintp(payload + 4))
             _give_up(m, now, hold_ns, reorder, False)  # a restart after a pause must not find them held
-            if not FIRST_SENT <= ts_sent < LAST_SENT:
+            # No sequence begins below 1 (CME MDP 3.0, Binary Packet Header).
+            if not FIRST_SENT <= ts_sent < LAST_SENT or load_u32(base + np.uintp(payload)) == 0:
                 feeds.malformed[feed] += 1
             elif feed == FEED_SNAPSHOT:
                 feeds.first[feed] += 1

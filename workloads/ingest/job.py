@@ -61,6 +61,8 @@ class IngestConfig:
     venue: str = "XCME"
     """MIC."""
     channel: int = 310
+    environment: str = ""
+    """Whose channel it is: a spool of another environment is refused."""
     feeds: tuple[FeedConfig, ...] = ()
     """Empty: receive nothing, only finish what the spool holds."""
     interface: str = "127.0.0.1"
@@ -81,7 +83,8 @@ class IngestConfig:
     reorder: int = 64
     """Packets by which both feeds must have passed a missing one to declare it sooner."""
     first_seq: int = 0
-    """First sequence number to expect (1 at the start of a trading week); 0: join where the feed is."""
+    """First sequence number to expect (1 at the start of a trading week); 0: join where the feed is. For a
+    new spool only: a spool that holds a state continues where it stopped."""
     stop_with_stdin: bool = False
     """End when stdin is closed: when whoever started us has gone."""
     stop_after_idle_seconds: float = 0.0
@@ -169,14 +172,15 @@ class _Service:
         self._config = config
         self._folder = folder
         self._archive = archive
-        rules = Rules(int(config.hold_ms * 1e6), config.reorder, config.first_seq)
+        self._rules = Rules(int(config.hold_ms * 1e6), config.reorder, config.first_seq)
         self._pipeline = Pipeline(
             archive,
             config.venue,
             config.channel,
-            rules,
+            self._rules,
             source=config.source,
             session=f"{time.time_ns():x}",
+            owner=config.environment,
         )
         self._rows: dict[str, int] = defaultdict(int)
         self._commits: list[tuple[str, str, int]] = []
@@ -227,6 +231,7 @@ class _Service:
         config = self._config
         for subscription, granted in zip(receiver.subscriptions, receiver.granted, strict=True):
             self._pipeline.receive_buffers[subscription.feed] = granted
+        self._pipeline.follow_rules(self._rules)
         self._save()  # so that a repetition after a crash makes the same files
         recorder = Recorder(
             receiver,
@@ -300,7 +305,7 @@ class _Service:
             durable=recorder.durable,
             packets=totals.packets,
             messages=totals.messages,
-            lost=totals.lost,
+            lost=self._pipeline.lost,
             malformed=totals.malformed,
         )
 

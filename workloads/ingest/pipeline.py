@@ -9,7 +9,7 @@ import os
 import zipfile
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ class Pipeline:
     rules : when a missing packet is given up
     source : what goes into each commit beside the sequence range, such as the feed's origin
     session : names the spool; a second spool that writes the same packets is refused
+    owner : whose packets these are; a state that was saved for somebody else is refused
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Pipeline:
         *,
         source: Mapping[str, str] | None = None,
         session: str = "",
+        owner: str = "",
     ) -> None:
         self.totals = Totals()
         self.receive_buffers = [0] * len(FEED_NAMES)
@@ -101,6 +103,7 @@ class Pipeline:
         self._venue, self._channel = venue, channel
         self._source = dict(source or {})
         self._session = session
+        self._owner = f"{owner} {venue} channel {channel}".strip()
         self._arbiter = Arbiter(rules)
         self._decoder = Decoder()
         self._tables = Tables(venue, channel)
@@ -115,6 +118,15 @@ class Pipeline:
     def holding(self) -> int:
         """Packets that wait for an earlier one."""
         return self._arbiter.holding
+
+    @property
+    def lost(self) -> int:
+        """Packets called lost so far."""
+        return self.totals.lost + self._arbiter.lost
+
+    def follow_rules(self, rules: Rules) -> None:
+        """From here on these rules hold; where the sequence begins stays as it was."""
+        self._arbiter.rules = replace(rules, first_seq=self._arbiter.rules.first_seq)
 
     def push(self, records: NDArray[np.uint8], *, final: bool = False) -> None:
         """Take whole records in the order in which they were received."""
@@ -301,6 +313,9 @@ class Pipeline:
                 if position == len(self._parts) - 1:
                     tables["feeds"] = self._feeds(key.epoch)
                 out.append((key, tables, 0, 0))
+            if not out and self._arbiter.quiet:
+                key = self._quiet_key()
+                out.append((key, {"feeds": self._feeds(key.epoch)}, 0, 0))
             return out
         accepted = self._arbiter.accepted
         self._epoch_numbers(accepted.packets(0, accepted.n))  # of gaps before packets that still wait, too
@@ -329,6 +344,15 @@ class Pipeline:
         )
         return out
 
+    def _quiet_key(self) -> _Key:
+        """Where counters go when no packet could be taken: by our clock, to the epoch seen last."""
+        ts = np.array([int(self._arbiter.feeds["ts_last"].max())])
+        sunday = int(week_start(self._venue, int(ts[0])).strftime("%Y%m%d"))
+        return _Key(
+            trading_dates(self._venue, ts)[0].astype("datetime64[D]").item(),
+            self._epochs[-1] if self._epochs else sunday * 100,
+        )
+
     def _packets(
         self,
         batch: Accepted,
@@ -356,6 +380,7 @@ class Pipeline:
     def _feeds(self, epoch: int) -> pa.Table:
         """The feeds' counters since the last segment."""
         feeds: dict[str, NDArray[Any]] = dict(self._arbiter.take_feeds())
+        self.totals.malformed += int(feeds["malformed"].sum())  # those that no decoder ever saw
         feeds["malformed"] = feeds["malformed"] + self._errors[0]
         feeds["unknown_messages"] = self._errors[1].copy()
         feeds["receive_buffer"] = np.array(self.receive_buffers, np.uint64)
@@ -411,6 +436,7 @@ class Pipeline:
             "epochs": np.array(self._epochs, np.int64),
             "stale": np.array([self._staleness.stale]),
             "session": np.array([self._session]),
+            "owner": np.array([self._owner]),
             "receive_buffers": np.array(self.receive_buffers, np.int64),
         }
         part = path.with_suffix(".part")
@@ -443,6 +469,11 @@ class Pipeline:
             ) from error
 
     def _restore(self, state: dict[str, NDArray[Any]]) -> None:
+        if (owner := str(state["owner"][0])) != self._owner:
+            raise SpoolError(
+                f"this spool belongs to {owner}, not to {self._owner}; give each channel of each environment "
+                f"a spool folder of its own"
+            )
         self._arbiter = Arbiter(Rules(*(int(value) for value in state["rules"])))
         self._arbiter.restore(_prefixed(state, "arbiter."))
         self.books = OrderBooks.from_state(_prefixed(state, "books."))

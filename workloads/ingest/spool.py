@@ -44,7 +44,7 @@ class SpoolWriter:
         self._folder = folder
         self._records = 0
         self._swap = threading.Lock()
-        self._fd = self._open()
+        self._fd = self._open(number)
 
     @property
     def path(self) -> Path:
@@ -77,8 +77,9 @@ class SpoolWriter:
         self.sync()
         with self._swap:
             self._release()
+            fd = self._open(self.number + 1)
             self.number += 1
-            self._fd = self._open()
+            self._fd = fd
 
     def close(self) -> None:
         """Close the open segment for good; safe to repeat."""
@@ -94,16 +95,17 @@ class SpoolWriter:
             os.close(self._fd)
             self._fd = -1
 
-    def _open(self) -> int:
+    def _open(self, number: int) -> int:
         fd = -1
+        path = segment_path(self._folder, number)
         try:
-            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
             os.write(fd, MAGIC)
             sync_folder(self._folder)
         except OSError as error:
             if fd >= 0:
                 os.close(fd)
-            raise _failure(error, self.path) from error
+            raise _failure(error, path) from error
         self.position = len(MAGIC)
         return fd
 

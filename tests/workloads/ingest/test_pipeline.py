@@ -562,3 +562,45 @@ def test_snapshots_alone_are_stored(tmp_path):
     assert archive.tables() == ["snapshots", "feeds"]
     assert archive.read("feeds")["packets"].to_pylist() == [0, 0, 1]
     assert rows(archive, "snapshots", "last_seq", "size", "level", "entry_type") == [(4, 2, 1, 48)]
+
+
+def test_packets_that_are_no_packets_leave_their_count(tmp_path):
+    archive, p = pipeline(tmp_path)
+    short = [Arrival(A, b"x" * 5, SUNDAY + i * MS) for i in range(3)]
+    p.push(records([*short, Arrival(B, packet(0, SUNDAY, HEARTBEAT), SUNDAY + 4 * MS)]))
+    p.close_segment(1, final=True)
+    assert rows_of_feeds(archive, "malformed") == {"A": 3, "B": 1, "S": 0}
+    assert p.totals.malformed == 4
+    assert archive.tables() == ["feeds"]
+
+
+def rows_of_feeds(archive, column):
+    return {row["feed"]: row[column] for row in archive.read("feeds").to_pylist()}
+
+
+def test_a_loss_is_counted_at_once(tmp_path):
+    _, p = pipeline(tmp_path)
+    p.push(records([*on_a(HEARTBEAT), *on_a(HEARTBEAT, first=5, ts=SUNDAY + MS)]))
+    assert p.lost == 0
+    p.push(frames.tick(SUNDAY + SECOND))
+    assert p.lost == 3
+    p.close_segment(1, final=True)
+    assert p.lost == 3
+
+
+def test_a_state_of_another_channel_is_refused(tmp_path):
+    _, p = pipeline(tmp_path, owner="local")
+    p.save(tmp_path / "state-00000001.npz")
+    other = Pipeline(open_archive(str(tmp_path / "archive")), "XCME", 311, owner="local")
+    with pytest.raises(SpoolError, match="belongs to local XCME channel 310, not to local XCME channel 311"):
+        other.restore(tmp_path / "state-00000001.npz")
+
+
+def test_new_rules_hold_from_the_next_packet_on(tmp_path):
+    _, p = pipeline(tmp_path)
+    p.follow_rules(Rules(hold_ns=SECOND, first_seq=99))
+    p.push(records([*on_a(HEARTBEAT), *on_a(HEARTBEAT, first=3, ts=SUNDAY + MS)]))
+    p.push(frames.tick(SUNDAY + 500 * MS))
+    assert p.lost == 0
+    p.push(frames.tick(SUNDAY + 2 * SECOND))
+    assert p.lost == 1
