@@ -11,17 +11,18 @@ Keys ascend towards better prices on both sides: a bid's key is its price, an of
 order knows its level, so that only adds and price changes search.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
+from workloads.compiled import compiled, inlined
 from workloads.errors import WorkloadError
 from workloads.ticks.codes import Action, EventFlag, RowFlag, Side
 
@@ -495,25 +496,7 @@ def _empty_orders(slots: int) -> npt.NDArray[Any]:
     return orders
 
 
-# Compiled from here on. Nothing is allocated, so reference counts are left out (_nrt=False): they would cost
-# two atomic operations for each array that a function takes out of _Books, 40 % of the time in all.
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def compiled(function: _F) -> _F:
-    """Compile a function that takes arrays and named tuples of arrays, and that allocates nothing."""
-    options: dict[str, Any] = {"nogil": True, "cache": True, "_nrt": False}
-    made: _F = njit(**options)(function)
-    return made
-
-
-def inlined(function: _F) -> _F:
-    """Like `compiled`, but copied into its callers: a call passes each array's seven fields on the stack."""
-    options: dict[str, Any] = {"nogil": True, "cache": True, "_nrt": False, "forceinline": True}
-    made: _F = njit(**options)(function)
-    return made
-
+# Compiled from here on; nothing is allocated.
 
 _memmove: Any = types.ExternalFunction("memmove", types.uintp(types.uintp, types.uintp, types.uintp))
 

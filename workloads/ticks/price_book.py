@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from workloads.compiled import compiled, inlined
 from workloads.errors import WorkloadError
 from workloads.ticks.codes import Action, EntryType, EventFlag
 from workloads.ticks.order_book import (
@@ -21,9 +22,7 @@ from workloads.ticks.order_book import (
     Columns,
     Depth,
     column,
-    compiled,
     flag,
-    inlined,
 )
 
 PRICE_COUNTERS = (
