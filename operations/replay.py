@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from operations.options import Speed
+
 if TYPE_CHECKING:
     from environments.model import Channel, EnvironmentConfig
     from workloads.exchange.captures import Capture, CaptureInfo
@@ -29,23 +31,6 @@ TIMES = {
     "delay": "microseconds that every packet is late.",
     "jitter": "microseconds, at most, that a packet is late on top.",
 }
-
-
-class Speed(click.ParamType[float]):
-    """A factor, or "full"."""
-
-    name = "1|N|full"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if value == "full":
-            return 0.0
-        try:
-            speed = float(value)
-        except ValueError:
-            speed = 0.0
-        if not 0 < speed < float("inf"):
-            self.fail(f"{value!r} is no pace; write 1, a factor such as 60, or full", param, ctx)
-        return speed
 
 
 def _impairment_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,7 +55,9 @@ def _impairment_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--channel", type=int, help="Channel of the environment; default: the capture's, or the only one."
 )
-@click.option("--speed", type=Speed(), default="1", show_default=True, help="Pace, or full for flat out.")
+@click.option(
+    "--speed", type=Speed(), default="1", show_default=True, help="Times the original pace, or full."
+)
 @click.option("--max-rate", type=click.IntRange(0), default=0, help="Most datagrams per second; 0: no bound.")
 @click.option("--interface", metavar="ADDRESS", help="IPv4 address to send from; default: the environment's.")
 @click.option(

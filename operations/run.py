@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from operations.options import Speed
+
 DEFAULT_DURATION = "50m"
 
 
@@ -23,26 +25,6 @@ class Duration(click.ParamType[float]):
         if not 0 < seconds <= 86_400:
             self.fail(f"{text!r} is out of range; write more than 0 and at most 24h", param, ctx)
         return seconds
-
-
-class Speed(click.ParamType[float]):
-    """``full``, or how many times faster than it was sent."""
-
-    name = "speed"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        text = str(value).removesuffix("x")
-        if text in ("full", "0"):
-            return 0.0
-        try:
-            speed = float(text)
-        except ValueError:
-            speed = -1.0
-        if not 0 < speed < 1e6:
-            self.fail(
-                f"{value!r} is no speed; write 1 for the original pace, 200 for faster, or full", param, ctx
-            )
-        return speed
 
 
 @click.command(

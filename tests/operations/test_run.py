@@ -1,10 +1,10 @@
-"""The options of `tickworks run`: durations and speeds as people write them."""
+"""The options of `tickworks run`: durations as people write them, and bounds."""
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from operations.run import Duration, Speed, run
+from operations.run import Duration, run
 
 
 @pytest.mark.parametrize(
@@ -28,20 +28,6 @@ def test_durations_are_read_in_seconds_minutes_and_hours(text, seconds):
 def test_what_is_no_duration_is_told_with_the_text(text):
     with pytest.raises(click.BadParameter, match="write") as refused:
         Duration().convert(text, None, None)
-    assert repr(text) in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "speed"), [("1", 1), ("200", 200), ("200x", 200), ("0.5", 0.5), ("full", 0), ("0", 0)]
-)
-def test_speeds_are_factors_or_full(text, speed):
-    assert Speed().convert(text, None, None) == speed
-
-
-@pytest.mark.parametrize("text", ["", "fast", "-1", "nan", "inf", "1e6", "x"])
-def test_what_is_no_speed_is_told_with_the_text(text):
-    with pytest.raises(click.BadParameter, match="write") as refused:
-        Speed().convert(text, None, None)
     assert repr(text) in str(refused.value)
 
 
