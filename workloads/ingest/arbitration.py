@@ -108,6 +108,7 @@ _Machine = namedtuple(
         "seen_at",
         "ring",
         "ring_read",
+        "ring_drops",
         "held",
         "out",
         "snapshots",
@@ -255,6 +256,7 @@ class Arbiter:
         self._seen_at = np.full(WINDOW, -1, np.int64)
         self._ring = np.zeros((RING, SLOT_BYTES), np.uint8)
         self._ring_read = np.zeros(RING, np.int64)
+        self._ring_drops = np.zeros((RING, 2), np.int64)  # what each feed's kernel had dropped by then
         self._ring_columns = {name: np.zeros(RING, dtype) for name, dtype in ACCEPTED.items()}
         self.accepted = _Journal()
         self.snapshots = _Journal()
@@ -293,6 +295,7 @@ class Arbiter:
                 self._seen_at,
                 self._ring,
                 self._ring_read,
+                self._ring_drops,
                 _Accepted(*self._ring_columns.values()),
                 out,
                 snapshots,
@@ -356,6 +359,7 @@ class Arbiter:
             "held": held,
             "held.bytes": self._ring[held],
             "held.read": self._ring_read[held],
+            "held.drops": self._ring_drops[held],
             **{f"held.{name}": column[held] for name, column in self._ring_columns.items()},
             **self.accepted.state("accepted"),
             **self.snapshots.state("snapshots"),
@@ -375,6 +379,7 @@ class Arbiter:
         held = state["held"]
         self._ring[held] = state["held.bytes"]
         self._ring_read[held] = state["held.read"]
+        self._ring_drops[held] = state["held.drops"]
         for name, column in self._ring_columns.items():
             column[held] = state[f"held.{name}"]
         self.accepted.restore("accepted", state)
@@ -420,8 +425,8 @@ def _append(out, epoch, source, at, row):
 
 
 @compiled
-def _hand_on(m, source, at, row):
-    """Hand on one packet, in order or late."""
+def _hand_on(m, source, at, row, drops_a, drops_b):
+    """Hand on one packet, in order or late; ``drops_*``: what the kernel had dropped when it arrived."""
     state = m.state
     seq, ts_sent, ts_recv, ts_recv_a, ts_recv_b, length, flags = row
     if flags & LATE == 0:
@@ -429,8 +434,8 @@ def _hand_on(m, source, at, row):
         state[BREAK_NEXT] = 0
         state[LAST_RECV] = ts_recv
         state[NEWEST_SENT] = max(state[NEWEST_SENT], ts_sent)
-        state[DROPS_A] = m.feeds.drops_total[FEED_A]
-        state[DROPS_B] = m.feeds.drops_total[FEED_B]
+        state[DROPS_A] = drops_a
+        state[DROPS_B] = drops_b
     else:
         flags |= BREAK
         state[BREAK_NEXT] |= BREAK
@@ -457,7 +462,7 @@ def _release(m):
             np.int64(held.length[slot]),
             np.int64(held.flags[slot]),
         )
-        _hand_on(m, m.ring[slot], 0, row)
+        _hand_on(m, m.ring[slot], 0, row, m.ring_drops[slot, FEED_A], m.ring_drops[slot, FEED_B])
         held.length[slot] = 0
         state[HELD] -= 1
         state[EXPECTED] += 1
@@ -479,7 +484,8 @@ def _lowest_held(m):
 
 
 @compiled
-def _declare(m, first, last, ts_after, now, reason, outcome):
+def _declare(m, first, last, ts_after, now, reason, outcome, drops_a, drops_b):
+    """Add a gap row; ``drops_*``: what the kernel had dropped when the packet behind the gap arrived."""
     gaps, state = m.gaps, m.state
     n = m.gap_count[0]
     gaps.epoch[n] = state[EPOCH]
@@ -490,8 +496,8 @@ def _declare(m, first, last, ts_after, now, reason, outcome):
     gaps.ts_detected[n] = now
     gaps.reason[n] = reason
     gaps.outcome[n] = outcome
-    gaps.kernel_drops_a[n] = m.feeds.drops_total[FEED_A] - state[DROPS_A]
-    gaps.kernel_drops_b[n] = m.feeds.drops_total[FEED_B] - state[DROPS_B]
+    gaps.kernel_drops_a[n] = max(drops_a - state[DROPS_A], 0)
+    gaps.kernel_drops_b[n] = max(drops_b - state[DROPS_B], 0)
     m.gap_count[0] = n + 1
 
 
@@ -501,7 +507,8 @@ def _skip_to(m, slot, now, reason):
     state = m.state
     seq = np.int64(m.held.seq[slot])
     if state[EXPECTED] > 0 and seq > state[EXPECTED]:
-        _declare(m, state[EXPECTED], seq - 1, m.held.ts_recv[slot], now, reason, 0)
+        drops_a, drops_b = m.ring_drops[slot, FEED_A], m.ring_drops[slot, FEED_B]
+        _declare(m, state[EXPECTED], seq - 1, m.held.ts_recv[slot], now, reason, 0, drops_a, drops_b)
         state[BREAK_NEXT] |= BREAK | LOSS
     state[EXPECTED] = seq
     _release(m)
@@ -585,6 +592,8 @@ def _arbitrate(m, records, payload, length, feed, ts_recv, now):
         slot = seq % WINDOW
         if m.seen[slot] == seq:
             feeds.duplicates[feed] += 1
+            if seq == expected - 1:  # what this feed dropped before its copy lies before what comes next
+                state[DROPS_A if feed == FEED_A else DROPS_B] = feeds.drops_total[feed]
             index = m.seen_at[slot] - state[ORDINAL]
             if index >= 0:
                 _stamp(m.out.columns, index, feed, ts_recv)
@@ -596,17 +605,20 @@ def _arbitrate(m, records, payload, length, feed, ts_recv, now):
     ts_a = ts_recv if feed == FEED_A else np.int64(0)
     ts_b = ts_recv if feed == FEED_B else np.int64(0)
     flags = np.int64(FROM_B if feed == FEED_B else 0)
+    drops_a, drops_b = feeds.drops_total[FEED_A], feeds.drops_total[FEED_B]
     if expected > 0 and seq < expected:
         feeds.late[feed] += 1
         feeds.first[feed] += 1
-        _declare(m, seq, seq, ts_recv, now, 0, 1)
-        _hand_on(m, records, payload, (seq, ts_sent, ts_recv, ts_a, ts_b, length, flags | LATE))
+        _declare(m, seq, seq, ts_recv, now, 0, 1, state[DROPS_A], state[DROPS_B])
+        row = (seq, ts_sent, ts_recv, ts_a, ts_b, length, flags | LATE)
+        _hand_on(m, records, payload, row, drops_a, drops_b)
         return
     while state[HELD] > 0 and seq - np.int64(held.seq[_lowest_held(m)]) >= RING:
         _skip_to(m, _lowest_held(m), now, 2)  # make room in the ring
     if seq == state[EXPECTED]:
         feeds.first[feed] += 1
-        _hand_on(m, records, payload, (seq, ts_sent, ts_recv, ts_a, ts_b, length, flags))
+        row = (seq, ts_sent, ts_recv, ts_a, ts_b, length, flags)
+        _hand_on(m, records, payload, row, drops_a, drops_b)
         state[EXPECTED] += 1
         _release(m)
         return
@@ -615,10 +627,13 @@ def _arbitrate(m, records, payload, length, feed, ts_recv, now):
     if held.length[slot] > 0 and held.seq[slot] == seq:
         feeds.duplicates[feed] += 1
         _stamp(held, slot, feed, ts_recv)
+        m.ring_drops[slot, feed] = feeds.drops_total[feed]
         return
     feeds.first[feed] += 1
     _copy(records, payload, m.ring[slot], 0, length)
     m.ring_read[slot] = now
+    m.ring_drops[slot, FEED_A] = drops_a
+    m.ring_drops[slot, FEED_B] = drops_b
     held.seq[slot] = seq
     held.ts_sent[slot] = ts_sent
     held.ts_recv[slot] = ts_recv

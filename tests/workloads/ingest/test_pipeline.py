@@ -604,3 +604,18 @@ def test_new_rules_hold_from_the_next_packet_on(tmp_path):
     assert p.lost == 0
     p.push(frames.tick(SUNDAY + 2 * SECOND))
     assert p.lost == 1
+
+
+def test_kernel_drops_stand_beside_the_gap_that_they_made(tmp_path):
+    archive, p = pipeline(tmp_path)
+    counts = {1: 0, 3: 0, 5: 1}  # 2 was lost on its way, 4 by our kernel, which says so with 5
+    arrivals = [
+        Arrival(A, packet(seq, SUNDAY + seq * MS, HEARTBEAT), SUNDAY + seq * MS, kernel_drops=drops)
+        for seq, drops in counts.items()
+    ]
+    p.push(records(arrivals))
+    p.close_segment(1, final=True)
+    found = [
+        (g["first_seq"], g["kernel_drops_a"], g["kernel_drops_b"]) for g in archive.read("gaps").to_pylist()
+    ]
+    assert found == [(2, 0, 0), (4, 1, 0)]
