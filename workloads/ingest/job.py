@@ -146,6 +146,7 @@ def run(archive: Archive, config: IngestConfig, stop: threading.Event | None = N
         If the feeds can't be joined, the spool or the archive refuses. What was received is in the spool.
     """
     config.check()
+    archive.tables()  # one that can't be reached is told now, not at the first commit
     stop = stop or threading.Event()
     with ExitStack() as stack:
         folder = Path(config.spool)

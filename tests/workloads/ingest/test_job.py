@@ -31,7 +31,7 @@ from workloads.ingest.job import IngestConfig
 from workloads.ingest.recorder import Recorder
 from workloads.ingest.spool import frames as spool_frames
 from workloads.ingest.spool import segment_path
-from workloads.ticks.archive import open_archive
+from workloads.ticks.archive import ArchiveError, open_archive
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -308,3 +308,16 @@ def test_the_gaps_are_what_both_feeds_dropped(tmp_path, loss):
     tail = set(range(max(stored) + 1, n + 1))  # nothing came behind them, so nobody can know
     assert found["lost"] - found["late"] == lost - tail
     assert len(tail) < 5
+
+
+def test_an_archive_that_cannot_be_reached_is_told_before_anything_is_received(tmp_path, capsys):
+    class Unreachable:
+        def tables(self):
+            raise ArchiveError("no such bucket")
+
+    feeds = (job.FeedConfig("A", "239.195.9.3", 20_999),)
+    config = IngestConfig(archive="s3://none", spool=str(tmp_path / "spool"), feeds=feeds)
+    with pytest.raises(ArchiveError, match="no such bucket"):
+        job.run(Unreachable(), config)
+    assert "ready" not in capsys.readouterr().out
+    assert not (tmp_path / "spool").exists()
