@@ -23,6 +23,7 @@ from operations.ingest import ingest_config
 from operations.jobs import Event, JobFailedError, JobProcess
 from operations.proof import Proof, prove
 from operations.replay import refuse_real_groups
+from workloads.errors import WorkloadError
 from workloads.exchange.captures import Terms
 from workloads.exchange.feed import Endpoint, Impairment, SendLog
 from workloads.exchange.job import ExchangeConfig
@@ -324,22 +325,49 @@ def _total(entry: Commit, field: str) -> int:
 
 
 def finish_interrupted(runs: Path) -> None:
-    """Commit what killed runs have left in their spools; runs that are under way are left alone."""
+    """Commit what killed runs have left in their spools; runs that are under way are left alone.
+
+    A run that can't be finished is told on stderr, and keeps its spool.
+    """
     for spool in sorted(runs.glob("*/spool")):
         folder = spool.parent
-        path = folder / "ingest.json"
-        if folder.name == "latest" or not segments(spool) or not path.exists() or in_use(spool):
+        if (
+            folder.name == "latest"
+            or not segments(spool)
+            or not (folder / "ingest.json").exists()
+            or in_use(spool)
+        ):
             continue
-        config = parse_config(IngestConfig, path.read_text(), str(path))
-        # Beside its config, wherever the run was started from and the folder lies by now.
-        config = replace(config, feeds=(), spool=str(spool), archive=str(folder / "archive"))
-        with events_to(lambda event: None):
-            summary = ingest_job.run(open_archive(config.archive), config)
+        try:
+            packets = _finish(folder)
+        except (WorkloadError, OSError) as error:
+            advice = (
+                "another command works on it, so there is nothing to do"
+                if in_use(spool)
+                else f"what it received stays in {spool}; to go without it, move {folder} out of {runs}"
+            )
+            stderr.print(
+                f"the interrupted run {folder.name} is not finished: {error}; {advice}",
+                style="yellow",
+                markup=False,
+                soft_wrap=True,
+            )
+            continue
         stderr.print(
             f"finished the interrupted run {folder.name}: "
-            f"{summary.packets:,} packets from its spool are now in {config.archive}",
+            f"{packets:,} packets from its spool are now in {folder / 'archive'}",
             markup=False,
         )
+
+
+def _finish(folder: Path) -> int:
+    """Commit what a run's spool holds; return how many packets."""
+    path = folder / "ingest.json"
+    config = parse_config(IngestConfig, path.read_text(errors="replace"), str(path))
+    # Beside its config, wherever the run was started from and the folder lies by now.
+    config = replace(config, feeds=(), spool=str(folder / "spool"), archive=str(folder / "archive"))
+    with events_to(lambda event: None):
+        return ingest_job.run(open_archive(config.archive), config).packets
 
 
 def in_use(spool: Path) -> bool:

@@ -331,6 +331,16 @@ def test_bad_input_is_one_sentence(case, shared_tickworks):
     assert processes_of(shared_tickworks.folder) == []
 
 
+def test_a_broken_old_run_does_not_block_a_new_one(tickworks):
+    spool = tickworks.runs / "20260101T000000" / "spool"
+    spool.mkdir(parents=True)
+    (spool / "00000001.spool").write_bytes(b"not whole")
+    (spool.parent / "ingest.json").write_text("{}")
+    result = tickworks.run(*SHORT)
+    assert result.returncode == 0, result.stderr
+    assert "the interrupted run 20260101T000000 is not finished" in one_line(result.stderr)
+
+
 @pytest.mark.parametrize(
     "options",
     [("--nonsense",), ("--loss-a", "2"), ("--duration", "soon"), ("--speed", "-1"), ("surplus",)],
