@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import sys
 import threading
 import time
@@ -90,6 +91,7 @@ class MainJob:
         self._started = datetime.now(UTC)
         self.folder = options.runs / self._started.strftime("%Y%m%dT%H%M%S")
         self._seconds: dict[str, float] = {}
+        self._sending = False
 
     def run(self) -> bool:
         """Everything; True when the gaps table agrees with what was sent.
@@ -103,6 +105,14 @@ class MainJob:
         """
         finish_interrupted(self._options.runs)
         self._create_folder()
+        try:
+            return self._run()
+        except (ConfigError, WorkloadError, JobFailedError, KeyboardInterrupt) as error:
+            if str(self.folder) not in str(error):  # else the message sends people there
+                self._remove_folder_without_data()
+            raise
+
+    def _run(self) -> bool:
         with self._timed("prepare"), ExitStack() as stack:
             exchange = stack.enter_context(
                 JobProcess("exchange", "workloads.exchange.job", self._exchange_config(), self.folder)
@@ -156,6 +166,11 @@ class MainJob:
             return
         raise FileExistsError(17, "too many runs in one second", str(self.folder))
 
+    def _remove_folder_without_data(self) -> None:
+        """Configs and logs of jobs that sent nothing and received nothing help nobody."""
+        if not (self._sending or (self.folder / "archive").exists() or segments(self.folder / "spool")):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def _exchange_config(self) -> ExchangeConfig:
         options = self._options
         skew = options.skew_us * 1_000
@@ -198,6 +213,7 @@ class MainJob:
         with progress, ExitStack() as stopping:
             follower = stopping.enter_context(_Follower(ingest, progress.stored, exchange.terminate))
             with self._timed("feed"):
+                self._sending = True
                 exchange.say("go")
                 try:
                     sent = exchange.wait_for("done", progress.sent)

@@ -301,6 +301,7 @@ def test_a_port_in_use_is_one_sentence(tickworks):
         result = tickworks.run(*SHORT)
     assert_one_sentence(result, "feed B", str(port), "in use", "ss -ulpn")
     assert processes_of(tickworks.folder) == []
+    assert tickworks.all_runs() == [], "a run of which nothing is left but configs and logs"
     assert not (tickworks.runs / "latest").is_symlink()
 
 
@@ -329,6 +330,24 @@ def test_bad_input_is_one_sentence(case, shared_tickworks):
     else:
         assert_one_sentence(result, *words)
     assert processes_of(shared_tickworks.folder) == []
+
+
+def test_a_run_that_fails_before_it_receives_leaves_no_folder(tickworks):
+    result = tickworks.run("--capture", "nowhere.dbn.zst")
+    assert_one_sentence(result, "nowhere.dbn.zst", "check the path")
+    assert tickworks.all_runs() == []
+
+
+def test_the_log_that_a_message_points_to_is_kept(tickworks):
+    """The exchange dies while it reads a capture that never ends."""
+    os.mkfifo(tickworks.folder / "endless.pcap")
+    with tickworks.running("--capture", "endless.pcap") as process:
+        (run,) = wait_until("a run", tickworks.all_runs)
+        os.kill(tickworks.job_of(run, "exchange"), signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert str(run.folder / "exchange.log") in one_line(errors)
+    assert (run.folder / "exchange.log").exists()
 
 
 def test_a_broken_old_run_does_not_block_a_new_one(tickworks):
