@@ -40,6 +40,10 @@ from workloads.ticks.commits import Commit
 SIMULATOR_SPEED = 200.0
 SETTLE_SECONDS = 0.3
 """How long after the last datagram ingest may still find some in its sockets."""
+OTHER_PORTS = (
+    "or run on other ports: copy environments/local.toml to mine.toml, change its name and ports, "
+    "and add --env ./mine.toml"
+)
 
 
 class StoppedError(Exception):
@@ -110,6 +114,8 @@ class MainJob:
         except (ConfigError, WorkloadError, JobFailedError, KeyboardInterrupt) as error:
             if str(self.folder) not in str(error):  # else the message sends people there
                 self._remove_folder_without_data()
+            if "port is in use" in str(error):
+                raise JobFailedError(f"{error}; {OTHER_PORTS}") from error
             raise
 
     def _run(self) -> bool:

@@ -299,7 +299,7 @@ def test_a_port_in_use_is_one_sentence(tickworks):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
         holder.bind((group, port))
         result = tickworks.run(*SHORT)
-    assert_one_sentence(result, "feed B", str(port), "in use", "ss -ulpn")
+    assert_one_sentence(result, "feed B", str(port), "in use", "ss -ulpn", "other ports", "--env ./mine.toml")
     assert processes_of(tickworks.folder) == []
     assert tickworks.all_runs() == [], "a run of which nothing is left but configs and logs"
     assert not (tickworks.runs / "latest").is_symlink()
