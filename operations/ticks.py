@@ -118,8 +118,8 @@ def quality(uri: str | None, gaps: int, as_json: bool) -> None:
     Packets and which feed brought them first; skew between the feeds (B minus A); gaps with their sequence
     ranges; what our own kernel dropped; malformed packets and unknown messages; rows that are stale,
     unscaled, late or orphaned; and how many minutes of the exchange's session brought a packet. Trading
-    dates of which nothing is stored are listed. Status 3: packets were lost, dropped or malformed, or a
-    trading date is missing.
+    dates of which nothing is stored are listed. Status 3: packets are still missing or were malformed, or
+    a trading date is missing. What came late, or on the other feed, is no loss.
 
     \b
     Examples:

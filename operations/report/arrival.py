@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from operations.report import series
 from workloads.exchange.feed import SendLog
 from workloads.ticks.archive import Archive
+from workloads.ticks.quality import Intervals, count, inside, lost_intervals, merged, rest
 
 Times = NDArray[np.int64]
 
@@ -171,7 +172,7 @@ def arrival(archive: Archive, log: SendLog | None) -> Arrival:
     lost, late = missing(gaps, epochs)
     sent = sender_times(log) if log else None
     base = Arrival(
-        lost=len(lost),
+        lost=count(lost),
         late=late,
         gaps=gaps,
         feeds=feed_counters(archive.read("feeds")) if "feeds" in tables else [],
@@ -254,19 +255,18 @@ def read_gaps(rows: pa.Table) -> list[Gap]:
     return sorted(out, key=lambda gap: (gap.epoch, gap.first, gap.outcome != "lost"))
 
 
-def missing(gaps: list[Gap], epochs: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
-    """Keys of what never came, ascending; and how many packets came after their gap was declared."""
-
-    def expanded(outcome: str) -> NDArray[np.int64]:
-        ranges = [
-            np.arange(g.first, g.last + 1) + (int(np.searchsorted(epochs, g.epoch)) << 32)
-            for g in gaps
-            if g.outcome == outcome
-        ]
-        return np.unique(np.concatenate(ranges)) if ranges else np.zeros(0, np.int64)
-
-    late = expanded("late")
-    return np.setdiff1d(expanded("lost"), late), len(late)
+def missing(gaps: list[Gap], epochs: NDArray[np.int64]) -> tuple[Intervals, int]:
+    """Keys of what never came; and how many packets came after their gap was declared."""
+    lost = lost_intervals((gap.epoch, gap.first, gap.last, gap.outcome) for gap in gaps)
+    late: dict[int, Intervals] = {}
+    for gap in gaps:
+        if gap.outcome == "late":
+            late.setdefault(gap.epoch, []).append((gap.first, gap.last))
+    missed = []
+    for epoch, intervals in lost.items():
+        base = int(np.searchsorted(epochs, epoch)) << 32
+        missed += [(base + first, base + last) for first, last in intervals]
+    return missed, sum(count(merged(ranges)) for ranges in late.values())
 
 
 def feed_counters(rows: pa.Table) -> list[dict[str, Any]]:
@@ -299,26 +299,27 @@ def sender_times(log: SendLog) -> Sent | None:
     return Sent(key[order], feeds)
 
 
-def prove(sent: Sent, lost: NDArray[np.int64], stored: NDArray[np.int64], shown: int = 20) -> Proof:
+def prove(sent: Sent, lost: Intervals, stored: NDArray[np.int64], shown: int = 20) -> Proof:
     """Compare by sequence number what left on no feed with what the gaps table lists."""
     gone = np.logical_and.reduce([ts == 0 for ts in sent.feeds.values()])
     nowhere = sent.key[gone]
-    unrecorded = np.setdiff1d(nowhere, lost)
+    unrecorded = nowhere[~inside(nowhere, lost)]
     # Never sent, never stored, never recorded as missing. (What is stored was sent, whatever the log says.)
     unrecorded = np.setdiff1d(unrecorded, stored)
-    silent = np.setdiff1d(np.setdiff1d(sent.key[~gone], stored), lost)
+    silent = np.setdiff1d(sent.key[~gone], stored)
+    silent = silent[~inside(silent, lost)]
     unrecorded = np.union1d(unrecorded, silent)
-    not_dropped = np.setdiff1d(lost, nowhere)
+    not_dropped, not_dropped_count = rest(lost, np.unique(nowhere), shown)
     low = (1 << 32) - 1
     return Proof(
         sent=len(sent.key),
         dropped={name: int((ts == 0).sum()) for name, ts in sent.feeds.items()},
         dropped_on_both=len(nowhere),
-        gaps=len(lost),
+        gaps=count(lost),
         unrecorded=(unrecorded[:shown] & low).tolist(),
         unrecorded_count=len(unrecorded),
-        not_dropped=(not_dropped[:shown] & low).tolist(),
-        not_dropped_count=len(not_dropped),
+        not_dropped=[key & low for key in not_dropped],
+        not_dropped_count=not_dropped_count,
     )
 
 

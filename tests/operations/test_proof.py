@@ -95,7 +95,7 @@ def test_a_gaps_table_that_is_wrong_is_told_with_the_numbers(stored, gaps, diffe
 def test_a_late_packet_is_no_longer_lost(stored):
     archive = stored(without(), [(4, 6, "lost"), (4, 5, "late"), (6, 6, "late")])
     assert prove(archive, sent(), {}).equal
-    assert lost_numbers(archive).tolist() == []
+    assert lost_numbers(archive) == []
 
 
 def test_only_the_first_differences_are_listed(stored):
@@ -103,3 +103,26 @@ def test_only_the_first_differences_are_listed(stored):
     assert proof.difference == list(range(1, LISTED + 1))
     assert "100 sequence numbers" in proof.statement
     assert proof.gaps == 100
+
+
+def test_a_packet_stored_twice_is_not_exactly_once(stored):
+    proof = prove(stored([*without(), 4, 5]), sent(), {})
+    assert (proof.equal, proof.stored_twice, proof.never_sent) == (False, 2, 0)
+    assert "2 packets are stored more than once" in proof.statement
+
+
+def test_a_stored_packet_that_never_left_is_told(stored):
+    proof = prove(stored([*without(), 25]), sent(a={3}, b={3}), {})
+    assert (proof.equal, proof.stored_twice, proof.never_sent) == (False, 0, 2)
+    assert "2 stored sequence numbers were never sent" in proof.statement
+
+
+def test_the_closing_heartbeat_is_stored_but_not_in_the_log(stored):
+    proof = prove(stored([*without(), 11]), sent(), {})
+    assert (proof.equal, proof.stored_twice, proof.never_sent) == (True, 0, 0)
+
+
+def test_a_gap_over_all_numbers_is_compared_without_listing_them(stored):
+    proof = prove(stored(without(3), [(3, 2**32 - 1, "lost")]), sent(a={3}, b={3}), {})
+    assert (proof.equal, proof.gaps) == (False, 2**32 - 3)
+    assert proof.difference == list(range(4, 4 + LISTED))

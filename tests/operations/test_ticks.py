@@ -177,6 +177,28 @@ def test_quality_of_an_archive_without_losses_ends_with_0(tmp_path: Path):
     assert CliRunner().invoke(ticks, ["quality", "--archive", str(tmp_path)]).exit_code == 0
 
 
+def test_what_came_late_is_not_lost_and_quality_ends_with_0(tmp_path: Path):
+    archive = open_archive(str(tmp_path))
+    lost = {"first_seq": 8, "last_seq": 2**32 - 1, "reason": "passed", "outcome": "lost"}
+    late = [{**lost, "outcome": "late", "last_seq": 9}, {**lost, "outcome": "late", "first_seq": 10}]
+    archive.commit("gaps", MONDAY, {"g": table("gaps", lost, late[0])})
+    result = CliRunner().invoke(ticks, ["quality", "--archive", str(tmp_path)])
+    assert result.exit_code == 3
+    assert f"{2**32 - 10:,} packets lost, 2 came late" in result.stdout
+    archive.commit("gaps", MONDAY, {"late": table("gaps", late[1])})
+    result = CliRunner().invoke(ticks, ["quality", "--archive", str(tmp_path)])
+    assert result.exit_code == 0
+    assert ": 0 packets lost" in result.stdout
+
+
+def test_what_our_kernel_dropped_and_the_other_feed_brought_is_no_loss(tmp_path: Path):
+    archive = open_archive(str(tmp_path))
+    archive.commit("feeds", MONDAY, {"f": table("feeds", {"feed": "A", "kernel_drops": 5, "malformed": 0})})
+    result = CliRunner().invoke(ticks, ["quality", "--archive", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "5 dropped by our kernel" in result.stdout
+
+
 def test_the_book_is_drawn_as_of_a_time(run):
     at = "2026-01-05T14:30:00.000000004Z"
     lines = run("book", "--symbol", "ESH6", "--at", at).stdout.splitlines()

@@ -1,10 +1,12 @@
 """How good what was received is, told by the stored tables alone."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import duckdb
+import numpy as np
+from numpy.typing import NDArray
 
 from workloads.ticks.archive import Archive, Partition
 from workloads.ticks.codes import RowFlag
@@ -18,6 +20,9 @@ _MINUTE = 60_000_000_000
 
 Rows = Callable[[str], list[dict[str, Any]]]
 
+Intervals = list[tuple[int, int]]
+"""First and last number, both inclusive; ascending, and none touches the next."""
+
 
 def partition_quality(archive: Archive, partition: Partition) -> dict[str, Any]:
     """What the tables say about one venue, trading date and channel.
@@ -29,8 +34,9 @@ def partition_quality(archive: Archive, partition: Partition) -> dict[str, Any]:
         approximate, the maximum is exact). ``feeds``: one dict of counters for each. ``gaps``: one for each
         range of sequence numbers. ``rows``: by table, how many carry each row flag. ``session``: minutes of
         the exchange's session, and those that brought a packet (None: no packets are stored).
-        ``lost_packets``. ``lost_something``: packets lost, dropped by our kernel, or malformed. None or
-        empty where the table is missing.
+        ``lost_packets``: what never came, late packets not counted. ``lost_something``: packets are still
+        missing, or were malformed. What our kernel dropped on one feed and the other brought is no loss.
+        None or empty where the table is missing.
     """
     tables = [table for table in TABLES if archive.log(table, partition)]
     with duckdb.connect() as connection:
@@ -44,7 +50,10 @@ def partition_quality(archive: Archive, partition: Partition) -> dict[str, Any]:
 
         feeds = rows(_FEEDS) if "feeds" in tables else []
         gaps = rows(_GAPS) if "gaps" in tables else []
-        lost = sum(gap["packets"] for gap in gaps if gap["outcome"] == "lost")
+        missing = lost_intervals(
+            (gap["epoch"], gap["first_seq"], gap["last_seq"], gap["outcome"]) for gap in gaps
+        )
+        lost = sum(map(count, missing.values()))
         return {
             "venue": partition.venue,
             "date": partition.date.isoformat(),
@@ -55,8 +64,88 @@ def partition_quality(archive: Archive, partition: Partition) -> dict[str, Any]:
             "gaps": gaps,
             "rows": {table: rows(f"{_FLAGS} FROM {table}")[0] for table in FLAGGED if table in tables},
             "lost_packets": lost,
-            "lost_something": bool(lost or any(f["kernel_drops"] or f["malformed"] for f in feeds)),
+            "lost_something": bool(lost or any(f["malformed"] for f in feeds)),
         }
+
+
+def lost_intervals(gaps: Iterable[tuple[int, int, int, str | None]]) -> dict[int, Intervals]:
+    """What is still missing: the numbers called lost minus those that came late after all.
+
+    Parameters
+    ----------
+    gaps : (epoch, first_seq, last_seq, outcome) of each row, both numbers inclusive
+        In any order; ranges may overlap and may span all 2**32 numbers.
+
+    Returns
+    -------
+    dict of Intervals
+        By epoch, ascending; an epoch of which nothing is missing is left out.
+    """
+    ranges: dict[int, dict[str, Intervals]] = {}
+    for epoch, first, last, outcome in gaps:
+        if outcome in ("lost", "late"):
+            ranges.setdefault(epoch, {"lost": [], "late": []})[outcome].append((first, last))
+    found = {epoch: _without(merged(of["lost"]), merged(of["late"])) for epoch, of in sorted(ranges.items())}
+    return {epoch: intervals for epoch, intervals in found.items() if intervals}
+
+
+def merged(ranges: Iterable[tuple[int, int]]) -> Intervals:
+    """The same numbers, each once."""
+    out: Intervals = []
+    for first, last in sorted(ranges):
+        if out and first <= out[-1][1] + 1:
+            out[-1] = (out[-1][0], max(last, out[-1][1]))
+        else:
+            out.append((first, last))
+    return out
+
+
+def count(intervals: Iterable[tuple[int, int]]) -> int:
+    """How many numbers they hold."""
+    return sum(last - first + 1 for first, last in intervals)
+
+
+def inside(numbers: NDArray[Any], intervals: Intervals) -> NDArray[np.bool_]:
+    """Which of the numbers the intervals hold."""
+    if not intervals:
+        return np.zeros(len(numbers), np.bool_)
+    bounds = np.array(intervals, np.int64)
+    place = np.searchsorted(bounds[:, 0], numbers.astype(np.int64), side="right") - 1
+    return np.asarray((place >= 0) & (numbers <= bounds[place, 1]), np.bool_)
+
+
+def rest(intervals: Intervals, numbers: NDArray[Any], most: int) -> tuple[list[int], int]:
+    """The first ``most`` numbers of the intervals that are not among ``numbers`` (ascending, each once).
+
+    Returns them and how many there are in all. Costs no more than ``numbers`` is long.
+    """
+    total = count(intervals) - int(inside(numbers, intervals).sum())
+    found: list[int] = []
+    for first, last in intervals:
+        if len(found) >= most:
+            break
+        here = numbers[np.searchsorted(numbers, first) : np.searchsorted(numbers, last, side="right")]
+        enough = min(last, first + most + len(here))
+        found += np.setdiff1d(np.arange(first, enough + 1), here)[: most - len(found)].tolist()
+    return found, total
+
+
+def _without(intervals: Intervals, others: Sequence[tuple[int, int]]) -> Intervals:
+    out: Intervals = []
+    i = 0
+    for start, last in intervals:
+        first = start
+        while i < len(others) and others[i][1] < first:
+            i += 1
+        j = i
+        while j < len(others) and others[j][0] <= last:
+            if first < others[j][0]:
+                out.append((first, others[j][0] - 1))
+            first = others[j][1] + 1
+            j += 1
+        if first <= last:
+            out.append((first, last))
+    return out
 
 
 def missing_dates(archive: Archive) -> list[str]:
