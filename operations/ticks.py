@@ -162,8 +162,8 @@ def book(uri: str | None, symbol: str, at: str | None, levels: int) -> None:
     moment = None if at is None else parse_time(at)
     with _errors():
         archive = open_or_default(uri)
-        definition, when, depth, notes = book_at(archive, symbol, moment, levels)
-    for line in ladder(definition, when, depth):
+        definition, when, depth, stale, notes = book_at(archive, symbol, moment, levels)
+    for line in ladder(definition, when, depth, stale=stale):
         click.echo(line)
     for note in notes:
         click.echo(f"note: {note}", err=True)
@@ -205,8 +205,10 @@ def verify(uri: str | None) -> None:
 def sql(uri: str | None, limit: int, statement: str, format: str | None) -> None:
     """Run a DuckDB statement over the tables; each is a view of its own name.
 
-    Values come as stored: prices in 1e-9 of the currency, codes as numbers. Every view ends with the column
-    `date`, the trading date. --csv and --json print all rows, whatever --limit says.
+    It reads the tables and nothing else: no statement can write or read a file or change the archive.
+    Values come as stored: prices in 1e-9 of the currency, codes as numbers, times in UTC with nanoseconds.
+    Every view ends with the column `date`, the trading date. --csv and --json print all rows,
+    whatever --limit says.
 
     \b
     Examples:
@@ -215,6 +217,7 @@ def sql(uri: str | None, limit: int, statement: str, format: str | None) -> None
     """
     with _errors():
         import duckdb
+        import pyarrow as pa
 
         archive = open_or_default(uri)
         tables = archive.tables()
@@ -222,13 +225,19 @@ def sql(uri: str | None, limit: int, statement: str, format: str | None) -> None
             try:
                 for table in tables:
                     connection.register(table, archive.dataset(table))
-                found = connection.execute(statement)
-                names = [column[0] for column in found.description or ()]
-                rows = iter(lambda: found.fetchmany(1000), [])
-                every = (dict(zip(names, row, strict=True)) for batch in rows for row in batch)
-                print_rows(names, every, format, limit)
-            except duckdb.Error as error:
+                connection.execute("SET enable_external_access = false")
+                connection.execute("SET lock_configuration = true")
+                found: Any = connection.sql(statement)
+                if found is not None:  # None: a statement without a result
+                    batches = found.to_arrow_reader(1000)
+                    names = unique_names(batches.schema.names)
+                    print_rows(names, _stored_rows(names, batches), format, limit)
+            except (duckdb.Error, pa.ArrowException) as error:
                 said = " ".join(str(error).split())
+                if isinstance(error, duckdb.PermissionException) or "configuration" in said:
+                    raise click.ClickException(
+                        f"this command only reads the tables, and `ticks sql --csv` writes to stdout: {said}"
+                    ) from error
                 raise click.ClickException(f"{said}; tables: {', '.join(tables) or 'none'}") from error
 
 
@@ -357,6 +366,36 @@ def readable(batch: Any) -> list[dict[str, Any]]:
         values = column.to_pylist()
         columns[field.name] = [None if v is None else shown(v) for v in values] if shown else values
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Column names as they are; the second of two equal ones becomes ``name_2``."""
+    out: list[str] = []
+    for name in names:
+        again, n = name, 1
+        while again in out:
+            n += 1
+            again = f"{name}_{n}"
+        out.append(again)
+    return out
+
+
+def _stored_rows(names: list[str], batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """Rows of record batches as stored, but times as text with nanoseconds; Z where they are UTC."""
+    import pyarrow as pa
+
+    for batch in batches:
+        columns = []
+        for column in batch.columns:
+            values = column
+            if is_time := pa.types.is_timestamp(column.type):
+                values = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64())
+            listed = values.to_pylist()
+            if is_time:
+                end = None if column.type.tz else -1
+                listed = [None if ns is None else time_text(ns)[:end] for ns in listed]
+            columns.append(listed)
+        yield from (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
 
 
 def _name(codes: Any, code: int) -> Any:
@@ -499,10 +538,10 @@ def quality_text(report: Mapping[str, Any], most_gaps: int) -> str:
 
 def book_at(
     archive: Archive, symbol: str, at: int | None, levels: int
-) -> tuple[Definition, int, Depth, list[str]]:
+) -> tuple[Definition, int, Depth, bool, list[str]]:
     """The book of ``symbol`` after the packets sent up to ``at`` (ns UTC; None: the last one of its channel).
 
-    Returns the definition, the time, the depth, and what a reader must know about it.
+    Returns the definition, the time, the depth, whether it is stale, and what a reader must know about it.
     """
     import numpy as np
     import pyarrow as pa
@@ -510,12 +549,15 @@ def book_at(
 
     from workloads.ticks.archive import MissingDataError
     from workloads.ticks.codes import RowFlag
-    from workloads.ticks.definitions import Definitions
+    from workloads.ticks.definitions import Definitions, MissingDefinitionError
     from workloads.ticks.order_book import OrderBooks
     from workloads.ticks.schema import TIMESTAMP
     from workloads.ticks.sessions import trading_dates, week_start
 
-    known = Definitions(archive.read("definitions"))
+    definitions = archive.read("definitions")
+    known = Definitions(definitions)
+    if guess := close_symbol(symbol, set(definitions["symbol"].to_pylist())):
+        raise MissingDefinitionError(f"no instrument is called {symbol!r}; did you mean {guess}?")
     bounds = time_bounds(archive.dataset("mbo"), ("ts_sent",))
     when = at if at is not None or bounds is None else bounds[1]
     if when is None:
@@ -557,18 +599,35 @@ def book_at(
     depth = books.depth(definition.instrument_id, levels)
     notes = []
     flags = rows["row_flags"][-1].as_py() or 0 if rows.num_rows else 0
-    if flags & RowFlag.STALE:
+    stale = bool(flags & RowFlag.STALE)
+    if stale:
         notes.append("stale: a packet of this channel was lost before, so orders may be missing or left over")
     if flags & RowFlag.UNSCALED:
         notes.append("no definition was known when it was stored: prices are in wire units")
-    if len(depth.bid_price) and len(depth.ask_price) and depth.bid_price[0] >= depth.ask_price[0]:
+    crossed = len(depth.bid_price) and len(depth.ask_price) and depth.bid_price[0] >= depth.ask_price[0]
+    if crossed and not stale:
         notes.append("crossed: an event was not complete at this instant, or the market was not open")
-    return definition, when, depth, notes
+    return definition, when, depth, stale, notes
 
 
-def ladder(definition: Definition, when: int, depth: Depth, width: int = 24) -> list[str]:
+def close_symbol(symbol: str, known: set[str]) -> str | None:
+    """The known symbol that was probably meant; None where ``symbol`` is known, or none is close."""
+    from difflib import get_close_matches
+
+    if symbol in known:
+        return None
+    folded = {name.casefold(): name for name in sorted(known)}
+    close = get_close_matches(symbol.casefold(), folded, n=1)
+    return folded[close[0]] if close else None
+
+
+def ladder(
+    definition: Definition, when: int, depth: Depth, *, stale: bool = False, width: int = 24
+) -> list[str]:
     """The book as lines: offers above bids, best ones in the middle, bars in proportion to the lots."""
     title = f"{definition.symbol}  {definition.venue} channel {definition.channel}  {time_text(when)}"
+    if stale:
+        title += "  STALE: packets were lost before"
     bids = list(
         zip(depth.bid_price.tolist(), depth.bid_size.tolist(), depth.bid_orders.tolist(), strict=True)
     )

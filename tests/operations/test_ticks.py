@@ -224,6 +224,23 @@ def test_the_newest_book_is_the_default_and_says_that_it_is_stale(run, tmp_path:
         "spread 0.25 USD",
     ]
     assert "stale" in result.stderr
+    assert result.stdout.splitlines()[0].endswith("STALE: packets were lost before")
+
+
+def test_a_stale_book_that_is_crossed_is_not_called_an_incomplete_event(tmp_path: Path):
+    archive = open_archive(str(tmp_path))
+    archive.commit("definitions", MONDAY, {"d": table("definitions", DEFINITION)})
+    rows = [ORDERS[0], order(3, 13, 4810.0, 7, Side.SELL)]
+    archive.commit("mbo", MONDAY, {"m": table("mbo", *rows)})
+    show = ["book", "--archive", str(tmp_path), "--symbol", "ESH6"]
+    result = CliRunner().invoke(ticks, show)
+    assert "crossed" in result.stderr
+    assert "STALE" not in result.stdout
+    stale = order(4, 14, 4811.0, 1, Side.SELL, row_flags=RowFlag.STALE)
+    archive.commit("mbo", MONDAY, {"later": table("mbo", stale)})
+    result = CliRunner().invoke(ticks, show)
+    assert "STALE" in result.stdout.splitlines()[0]
+    assert "crossed" not in result.stderr
 
 
 def test_orders_rest_in_the_book_through_the_trading_week(run):
@@ -237,6 +254,46 @@ def test_an_unknown_symbol_is_told_with_the_known_ones(run):
     assert result.exit_code == 1
     assert "known: 1 ESH6 from 2026-01-05" in result.stderr
     assert run("book", "--symbol", "ESH6", "--at", "noon").exit_code == 2
+
+
+@pytest.mark.parametrize("symbol", ["esh6", "ESH66", "Esh6"])
+def test_a_symbol_that_is_nearly_right_is_answered_with_the_right_one(run, symbol: str):
+    result = run("book", "--symbol", symbol)
+    assert result.exit_code == 1
+    assert result.stderr.endswith("did you mean ESH6?\n")
+
+
+@pytest.mark.parametrize("name", ["mbo", "definitions", "gaps", "packets", "feeds"])
+@pytest.mark.parametrize("format", [[], ["--csv"], ["--json"]])
+def test_sql_shows_every_column_of_every_table_with_times_in_nanoseconds(run, name: str, format: list[str]):
+    result = run("sql", *format, f"SELECT * FROM {name}")
+    assert result.exit_code == 0, result.stderr
+    assert len(result.stdout.splitlines()) >= (1 if format == ["--json"] else 2)
+    if name == "mbo":
+        assert "2026-01-05T14:30:00.000000001Z" in result.stdout
+
+
+def test_sql_times_without_a_zone_carry_no_z_and_equal_names_are_kept_apart(run):
+    result = run("sql", "--csv", "SELECT TIMESTAMP '2026-01-05 14:30:00' AS a, 2 AS a, NULL::TIMESTAMP AS b")
+    assert result.stdout == "a,a_2,b\n2026-01-05T14:30:00.000000000,2,\n"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COPY mbo TO '{folder}/mbo.csv'",
+        "EXPORT DATABASE '{folder}/all'",
+        "ATTACH '{folder}/new.db'",
+        "SET enable_external_access = true",
+        "SELECT * FROM read_csv('/etc/hostname')",
+    ],
+)
+def test_sql_reads_the_tables_and_nothing_else(run, tmp_path: Path, statement: str):
+    result = run("sql", statement.format(folder=tmp_path))
+    assert result.exit_code == 1
+    assert "only reads the tables" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sql_sees_one_view_per_table_with_its_trading_date(run):
