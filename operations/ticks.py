@@ -234,7 +234,10 @@ def sql(uri: str | None, limit: int, statement: str, format: str | None) -> None
                     print_rows(names, _stored_rows(names, batches), format, limit)
             except (duckdb.Error, pa.ArrowException) as error:
                 said = " ".join(str(error).split())
-                if isinstance(error, duckdb.PermissionException) or "configuration" in said:
+                if (
+                    isinstance(error, duckdb.PermissionException)
+                    or "the configuration has been locked" in said
+                ):
                     raise click.ClickException(
                         f"this command only reads the tables, and `ticks sql --csv` writes to stdout: {said}"
                     ) from error
