@@ -75,7 +75,7 @@ def test_progress_of_both_jobs_follows_their_events():
 
 
 def test_an_ingest_tells_its_warning_and_its_commits_on_stderr(capsys, monkeypatch):
-    monkeypatch.setattr(console.stderr, "file", None)
+    monkeypatch.setattr(console.stderr, "_file", None)  # whatever stderr is just now
     with console.ingest_status() as show:
         show({"event": "ready", "warning": "the kernel granted [208] KiB"})
         show({"event": "committed", "segment": 1, "rows": {"mbo": 1000, "trades": 2}})
