@@ -30,7 +30,6 @@ from workloads.exchange.wire import load_i64, load_u32
 from workloads.ingest.frames import (
     FEED_A,
     FEED_B,
-    FEED_NAMES,
     FEED_SNAPSHOT,
     FLAG_TRUNCATED,
     RECORD_HEADER_BYTES,
@@ -391,11 +390,6 @@ class Arbiter:
         self._reserve(0)
         for name, column in zip(GAPS, self._gaps, strict=True):
             column[:n] = state[f"gaps.{name}"]
-
-
-def feed_index(name: str) -> int:
-    """Position of a feed in the counters."""
-    return FEED_NAMES.index(name)
 
 
 @compiled

@@ -173,9 +173,8 @@ class Tables:
         columns["ts_event"] = r.blocks["transact_time"].astype(np.int64)
         columns["event_flags"] = r.blocks["event_flags"]
         if r.kind == mdp3.STATUS:
-            for name in ("instrument_id", "trade_date", "trading_status", "halt_reason", "trading_event"):
-                columns[name] = r.blocks[name]
-            for name in ("security_group", "asset"):
+            codes = ("trading_status", "halt_reason", "trading_event")
+            for name in ("instrument_id", "security_group", "asset", "trade_date", *codes):
                 columns[name] = r.blocks[name]
         recovery = (columns["event_flags"] & int(EventFlag.RECOVERY)) != 0
         columns["row_flags"] = columns["row_flags"] | flagged(recovery, RowFlag.RECOVERY)
