@@ -54,7 +54,7 @@ def ingest(
     from operations.console import ingest_status
     from workloads.errors import WorkloadError
     from workloads.ingest import job
-    from workloads.runtime import events_to
+    from workloads.runtime.jobs import events_to
     from workloads.ticks.archive import open_archive
 
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from workloads.runtime import config_json
+from workloads.runtime.jobs import config_json
 
 Event = dict[str, Any]
 

@@ -33,7 +33,7 @@ from workloads.ingest import job as ingest_job
 from workloads.ingest.errors import SpoolError
 from workloads.ingest.job import IngestConfig
 from workloads.ingest.spool import locked, segments
-from workloads.runtime import events_to, parse_config
+from workloads.runtime.jobs import events_to, parse_config
 from workloads.ticks.archive import code_version, open_archive
 from workloads.ticks.commits import Commit
 

@@ -11,7 +11,7 @@ from operations.console import stderr
 from operations.main_job import finish_interrupted
 from workloads.errors import WorkloadError
 from workloads.ingest.job import IngestConfig
-from workloads.runtime import config_json
+from workloads.runtime.jobs import config_json
 
 
 def interrupted(runs: Path, name: str, config: str | None = None) -> Path:

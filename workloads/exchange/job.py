@@ -2,7 +2,7 @@
 
     python -m workloads.exchange.job --config exchange.json
 
-Reports (`workloads.runtime`): ``ready`` when everything is compiled and the first packets are built;
+Reports (`workloads.runtime.jobs`): ``ready`` when everything is compiled and the first packets are built;
 ``progress`` about four times a second; ``done`` with a summary. With ``wait``, nothing is sent before a
 line "go" comes on stdin. Ctrl-C and SIGTERM stop it between two packets: what was sent so far is logged,
 and ``done`` says "stopped".
@@ -28,7 +28,7 @@ from workloads.exchange.captures import Capture, Terms, open_capture
 from workloads.exchange.feed import Endpoint, Impairment, Sender, SendLog
 from workloads.exchange.packets import HEADER_BYTES, Packets
 from workloads.exchange.simulator import Simulator, SimulatorConfig
-from workloads.runtime import JobConfigError, commands, emit, job_main
+from workloads.runtime.jobs import JobConfigError, commands, emit, job_main
 
 PROGRESS_S: Final = 0.25
 SLICE_S: Final = 0.1

@@ -27,7 +27,7 @@ from workloads.ingest.pipeline import Pipeline
 from workloads.ingest.receive import Receiver, Subscription
 from workloads.ingest.recorder import Recorder
 from workloads.ingest.spool import frames, locked, segment_path, segments
-from workloads.runtime import emit, job_main
+from workloads.runtime.jobs import emit, job_main
 from workloads.ticks.archive import Archive, open_archive
 from workloads.ticks.sessions import trading_dates
 

@@ -1,28 +1,35 @@
 """The tick archive: Parquet files in a folder or a bucket, seen through one commit log per partition.
 
-Layout: ``<table>/venue=XCME/date=2026-01-05/channel=310/<stem>.parquet`` and beside them
-``_commits/<n>.json``. A reader sees what the log says and nothing else, so half a write is invisible; a
-writer never overwrites. Schemas and encodings: `workloads.ticks.schema`.
+Layout: ``<table>/<partition>/<stem>.parquet`` and beside them ``_commits/<n>.json``; the partition is
+that of the table's kind (`workloads.ticks.partitions`). A reader sees what the log says and nothing else,
+so half a write is invisible; a writer never overwrites. Schemas and encodings: `workloads.ticks.schema`.
 """
 
-import datetime
 import hashlib
 import json
-import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from contextlib import contextmanager, suppress
+from functools import cache, reduce
 from importlib import metadata
-from typing import Any
+from operator import and_, attrgetter
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from workloads.ticks.commits import Commit, CommitLog, DataCommit, FileEntry, live, now
-from workloads.ticks.schema import SCHEMA_VERSION, TABLES, TableSchema
+from workloads.ticks.partitions import (
+    DEPTH,
+    NAME_RULE,
+    AnyPartition,
+    DatasetPartition,
+    Partition,
+    RunPartition,
+    parse_partition,
+)
+from workloads.ticks.schema import MARKET_TABLES, SCHEMA_VERSION, TABLES, Layout, TableSchema
 from workloads.ticks.stores import STAGING, ArchiveError, Store, open_store
 
 __all__ = [
@@ -30,9 +37,11 @@ __all__ = [
     "ArchiveError",
     "Commit",
     "DataCommit",
+    "DatasetPartition",
     "FileEntry",
     "MissingDataError",
     "Partition",
+    "RunPartition",
     "open_archive",
 ]
 
@@ -41,8 +50,14 @@ BATCH_ROWS = 1 << 17
 METADATA_KEY = b"tickworks"
 """Key in a Parquet file's metadata; its value is JSON: table, schema, code, source."""
 
-_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_PATH = re.compile(r"venue=([A-Za-z0-9]+)/date=(\d{4}-\d\d-\d\d)/channel=(\d+)")
+
+_PARTITION_COLUMNS = {
+    Layout.MARKET: (pa.field("date", pa.date32()),),
+    Layout.DATASET: (pa.field("dataset", pa.string()), pa.field("date", pa.date32())),
+    Layout.RUN: (pa.field("run", pa.string()),),
+}
+_by_path = attrgetter("path")
+P = TypeVar("P", Partition, DatasetPartition, RunPartition)
 
 
 class MissingDataError(ArchiveError):
@@ -51,27 +66,6 @@ class MissingDataError(ArchiveError):
 
 class ConflictError(ArchiveError):
     """Another writer changed the files that a rewrite was made from; read again and redo it."""
-
-
-@dataclass(frozen=True, order=True)
-class Partition:
-    """What one log and one folder hold: a venue (MIC), the venue's trading date, a channel."""
-
-    venue: str
-    date: datetime.date
-    channel: int
-
-    @property
-    def path(self) -> str:
-        """``venue=XCME/date=2026-01-05/channel=310``."""
-        return f"venue={self.venue}/date={self.date.isoformat()}/channel={self.channel}"
-
-    @classmethod
-    def parse(cls, path: str) -> "Partition":
-        """The inverse of ``path``."""
-        if not (match := _PATH.fullmatch(path)):
-            raise ValueError(f"{path!r} is no partition; expected venue=XCME/date=2026-01-05/channel=310")
-        return cls(match[1], datetime.date.fromisoformat(match[2]), int(match[3]))
 
 
 def open_archive(uri: str, *, complete_only: bool = False) -> "Archive":
@@ -101,7 +95,7 @@ class Archive:
     def commit(
         self,
         table: str,
-        partition: Partition,
+        partition: AnyPartition,
         files: Mapping[str, pa.Table],
         *,
         source: Mapping[str, str] | None = None,
@@ -153,7 +147,7 @@ class Archive:
     def replace(
         self,
         table: str,
-        partition: Partition,
+        partition: AnyPartition,
         files: Mapping[str, pa.Table],
         removes: Sequence[str],
         *,
@@ -200,7 +194,7 @@ class Archive:
         self,
         entries: list[Commit],
         table: str,
-        partition: Partition,
+        partition: AnyPartition,
         files: Mapping[str, pa.Table],
         removes: Sequence[str],
         source: Mapping[str, str],
@@ -227,7 +221,7 @@ class Archive:
                 f"{self.uri} is opened as a replica, which is read-only; write to the home region"
             )
         for stem, rows in files.items():
-            if not _STEM.fullmatch(stem):
+            if not NAME_RULE.fullmatch(stem):
                 raise ValueError(f"{stem!r} is no file stem; use letters, digits, '.', '_' and '-'")
             if not rows.schema.equals(schema):
                 raise ValueError(
@@ -235,7 +229,7 @@ class Archive:
                 )
 
     def _write(
-        self, table: str, partition: Partition, stem: str, rows: pa.Table, source: Mapping[str, str]
+        self, table: str, partition: AnyPartition, stem: str, rows: pa.Table, source: Mapping[str, str]
     ) -> FileEntry:
         """Store one file under a key of its own; whether it counts is for the log to say."""
         folder = f"{table}/{partition.path}"
@@ -257,7 +251,7 @@ class Archive:
     def read(
         self,
         table: str,
-        partition: Partition | None = None,
+        partition: AnyPartition | None = None,
         *,
         columns: Sequence[str] | None = None,
         filter: Any = None,
@@ -287,7 +281,7 @@ class Archive:
     def batches(
         self,
         table: str,
-        partition: Partition | None = None,
+        partition: AnyPartition | None = None,
         *,
         columns: Sequence[str] | None = None,
         filter: Any = None,
@@ -308,14 +302,20 @@ class Archive:
                 ),
             )
 
-    def dataset(self, table: str, partition: Partition | None = None, *, at: DataCommit | None = None) -> Any:
-        """A pyarrow dataset of exactly the log's files, with a ``date`` column (the trading date) at the end.
+    def dataset(
+        self, table: str, partition: AnyPartition | None = None, *, at: DataCommit | None = None
+    ) -> Any:
+        """A pyarrow dataset of exactly the log's files. The partition's columns come last: ``date`` (the
+        trading date) of market tables, ``dataset`` and ``date`` of derived ones, ``run`` of results.
 
         This is what DuckDB and Polars scan (``duckdb.register``, ``polars.scan_pyarrow_dataset``).
         """
-        schema = _schema(table).arrow.append(pa.field("date", pa.date32()))
+        schema = _schema(table).arrow
+        columns = _PARTITION_COLUMNS[_schema(table).layout]
+        for column in columns:
+            schema = schema.append(column)
         filesystem, prefix = self._store.filesystem()
-        keys, dates = [], []
+        keys, places = [], []
         for where in [partition] if partition else self._partitions_at(table, at):
             for file in self.files(table, where, at):
                 if file.schema > SCHEMA_VERSION:
@@ -324,12 +324,18 @@ class Archive:
                         f"{SCHEMA_VERSION}; update tickworks"
                     )
                 keys.append(prefix + file.key)
-                dates.append(ds.field("date") == pa.scalar(where.date, pa.date32()))
+                places.append(
+                    reduce(
+                        and_, (ds.field(c.name) == pa.scalar(getattr(where, c.name), c.type) for c in columns)
+                    )
+                )
         return ds.FileSystemDataset.from_paths(
-            keys, schema=schema, format=ds.ParquetFileFormat(), filesystem=filesystem, partitions=dates
+            keys, schema=schema, format=ds.ParquetFileFormat(), filesystem=filesystem, partitions=places
         )
 
-    def files(self, table: str, partition: Partition, at: DataCommit | None = None) -> tuple[FileEntry, ...]:
+    def files(
+        self, table: str, partition: AnyPartition, at: DataCommit | None = None
+    ) -> tuple[FileEntry, ...]:
         """The files that a reader sees, oldest first."""
         return tuple(live(self._entries(table, partition, at)).values())
 
@@ -341,34 +347,44 @@ class Archive:
             for file in self.files(table, partition, at)
         ]
 
-    def partitions(self, table: str) -> list[Partition]:
-        """The partitions that have a commit, sorted; empty where the table has none."""
-        _schema(table)
+    def partitions(self, table: str, kind: type[P] = Partition) -> list[P]:  # type: ignore[assignment]  # a default of a type variable
+        """The partitions that have a commit, sorted; empty where the table has none.
+
+        ``kind`` is the table's kind of partition: `DatasetPartition` for derived tables, `RunPartition` for
+        results.
+        """
+        found = self._committed(table)
+        for partition in found:
+            if not isinstance(partition, kind):
+                raise ValueError(f"{table} is partitioned like {partition.path}, not by {kind.__name__}")
+        return found  # type: ignore[return-value]  # checked just above
+
+    def _committed(self, table: str) -> list[AnyPartition]:
+        paths = [""]
+        for _ in range(DEPTH[_schema(table).layout]):
+            paths = [f"{path}/{name}" for path in paths for name in self._store.folders(f"{table}{path}")]
         found = []
-        for venue in self._store.folders(table):
-            for date in self._store.folders(f"{table}/{venue}"):
-                for channel in self._store.folders(f"{table}/{venue}/{date}"):
-                    path = f"{venue}/{date}/{channel}"
-                    if _PATH.fullmatch(path):
-                        found.append(Partition.parse(path))
-        return sorted(partition for partition in found if self.log(table, partition))
+        for path in paths:
+            with suppress(ValueError):  # a folder that is none of ours
+                found.append(parse_partition(table, path.removeprefix("/")))
+        return sorted((partition for partition in found if self.log(table, partition)), key=_by_path)
 
     def tables(self) -> list[str]:
         """The tables that have a commit, in the order of the schema module."""
         there = set(self._store.folders(""))
-        return [table for table in TABLES if table in there and self.partitions(table)]
+        return [table for table in TABLES if table in there and self._committed(table)]
 
-    def log(self, table: str, partition: Partition) -> list[Commit]:
+    def log(self, table: str, partition: AnyPartition) -> list[Commit]:
         """The log's entries from 1; empty where there is none."""
         return self._log(table, partition).entries()
 
     def data_commit(self, tables: Iterable[str] | None = None) -> DataCommit:
-        """The state of these tables (None: all) now, to read from later with ``at``."""
+        """The state of these tables (None: all market tables) now, to read from later with ``at``."""
         return DataCommit.of(
             {
                 f"{table}/{partition.path}": self.log(table, partition)
-                for table in (self.tables() if tables is None else tables)
-                for partition in self.partitions(table)
+                for table in (MARKET_TABLES if tables is None else tables)
+                for partition in self._committed(table)
             }
         )
 
@@ -384,7 +400,7 @@ class Archive:
         listed: set[str] = set()
         findings = []
         for table in self.tables():
-            for partition in self.partitions(table):
+            for partition in self._committed(table):
                 for entry in self.log(table, partition):
                     for file in entry.added:
                         if file.key in listed:
@@ -407,7 +423,7 @@ class Archive:
             ]
         return findings
 
-    def _log(self, table: str, partition: Partition) -> CommitLog:
+    def _log(self, table: str, partition: AnyPartition) -> CommitLog:
         _schema(table)
         prefix = f"{table}/{partition.path}"
         with self._guard:
@@ -415,7 +431,7 @@ class Archive:
                 self._logs[prefix] = CommitLog(self._store, prefix, self._complete_only)
             return self._logs[prefix]
 
-    def _entries(self, table: str, partition: Partition, at: DataCommit | None) -> list[Commit]:
+    def _entries(self, table: str, partition: AnyPartition, at: DataCommit | None) -> list[Commit]:
         path = f"{table}/{partition.path}"
         entries = self.log(table, partition)
         if not entries:
@@ -433,19 +449,20 @@ class Archive:
             )
         return entries[:n]
 
-    def _partitions_at(self, table: str, at: DataCommit | None) -> list[Partition]:
+    def _partitions_at(self, table: str, at: DataCommit | None) -> list[AnyPartition]:
         if at is None:
-            found = self.partitions(table)
+            found = self._committed(table)
         else:
             _schema(table)
             paths = [path.partition("/") for path in at.entries]
-            found = sorted(Partition.parse(path) for name, _, path in paths if name == table)
+            mine = [parse_partition(table, path) for name, _, path in paths if name == table]
+            found = sorted(mine, key=_by_path)
         if not found:
             raise self._missing(table, None)
         return found
 
-    def _missing(self, table: str, partition: Partition | None) -> MissingDataError:
-        if partition is not None and (there := self.partitions(table)):
+    def _missing(self, table: str, partition: AnyPartition | None) -> MissingDataError:
+        if partition is not None and (there := self._committed(table)):
             return MissingDataError(
                 f"no {table} for {partition.path} under {self.uri}; there is {_listed(p.path for p in there)}"
             )
@@ -508,9 +525,10 @@ def _schema(table: str) -> TableSchema:
 
 def _known(table: str, columns: Sequence[str] | None) -> list[str]:
     names = _schema(table).arrow.names
-    unknown = [name for name in columns or () if name not in (*names, "date")]
+    places = [field.name for field in _PARTITION_COLUMNS[_schema(table).layout]]
+    unknown = [name for name in columns or () if name not in (*names, *places)]
     if unknown:
-        raise ValueError(f"{table} has no column {', '.join(unknown)}; it has {', '.join(names)}, date")
+        raise ValueError(f"{table} has no column {', '.join(unknown)}; it has {', '.join((*names, *places))}")
     return list(names if columns is None else columns)
 
 

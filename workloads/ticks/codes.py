@@ -59,6 +59,31 @@ class RowFlag(IntFlag):
     """The entry that the row refers to (its price level, its trade) never came."""
 
 
+class CleaningRule(IntFlag):
+    """Why cleaning touched a row or a book. Ours; how each is decided: `workloads.features.cleaning`."""
+
+    CROSSED = 1
+    """The event that the row ends leaves a best bid above the best offer."""
+    LOCKED = 2
+    """... a best bid equal to the best offer."""
+    EMPTY = 4
+    """... a side without orders."""
+    OUT_OF_BAND = 8
+    """The price lies outside the limits that the venue had published."""
+    DUPLICATE = 16
+    """The row's identity, or a live order's addition, came before."""
+    STALE = 32
+    """Packets were lost before it and no snapshot has mended the book since."""
+    GAP = 64
+    """The interval of a book row holds a packet that never came."""
+    OUTLIER = 128
+    """A trade far outside the book that it was made in."""
+    CLOSED = 256
+    """The market is not in continuous trading."""
+    UNSCALED = 512
+    """No definition is known: its price is in wire units."""
+
+
 class EntryType(IntEnum):
     """MDEntryType, as ASCII."""
 

@@ -1,12 +1,16 @@
-"""One Arrow schema per market table, with the Parquet encoding that suits each column.
+"""One Arrow schema per table, with the Parquet encoding that suits each column.
 
 Times are ns since the UNIX epoch, UTC: ``ts_event`` (venue), ``ts_sent`` (packet), ``ts_recv`` (our
 host). Prices are int64 in 1e-9 of the quote currency, null where the venue gives none. Sizes are int64
 in the instrument's lots. A row is identified by venue, channel, epoch, seq, msg_index, entry_index.
 Codes (``action``, ``entry_type``, ``trading_status`` ...) keep CME's numbers: see `workloads.ticks.codes`.
+
+Market tables hold what the venue sent, derived tables what a features job made of it, result tables what
+a training run or a backtest produced; `Layout` says how each kind is partitioned.
 """
 
 from dataclasses import dataclass
+from enum import Enum
 
 import pyarrow as pa
 
@@ -33,6 +37,17 @@ FLAGS = [
 INSTRUMENT = pa.field("instrument_id", pa.int32())
 
 
+class Layout(Enum):
+    """How a table is partitioned: `workloads.ticks.partitions`."""
+
+    MARKET = "market"
+    """By venue, trading date and channel."""
+    DATASET = "dataset"
+    """By dataset (a features job's output) and trading date."""
+    RUN = "run"
+    """By run (of training, or of a backtest)."""
+
+
 @dataclass(frozen=True)
 class TableSchema:
     """Name and columns of one table, and how its columns are encoded in Parquet."""
@@ -42,12 +57,19 @@ class TableSchema:
     dictionary: tuple[str, ...]
     """Columns of few values. All other integer and time columns are delta-encoded: measured at 2.4 times
     the write speed and 0.77 of the size of the default encoding on MBO rows."""
+    layout: Layout = Layout.MARKET
 
 
-def _table(name: str, fields: list[pa.Field], dictionary: tuple[str, ...] = ()) -> TableSchema:
+def _table(
+    name: str,
+    fields: list[pa.Field],
+    dictionary: tuple[str, ...] = (),
+    layout: Layout = Layout.MARKET,
+) -> TableSchema:
     everywhere = ("venue", "entry_index", "instrument_id", "event_flags", "row_flags", "template")
     names = [field.name for field in fields]
-    return TableSchema(name, pa.schema(fields), tuple(n for n in (*everywhere, *dictionary) if n in names))
+    few = tuple(n for n in (*everywhere, *dictionary) if n in names)
+    return TableSchema(name, pa.schema(fields), few, layout)
 
 
 MBO = _table(
@@ -300,10 +322,197 @@ FEEDS = _table(
     ],
 )
 
+BARS = _table(
+    "bars",
+    [
+        pa.field("kind", NAME, nullable=False),  # time, volume, dollar
+        pa.field("instrument_id", pa.int32(), nullable=False),
+        pa.field("ts_start", TIMESTAMP, nullable=False),  # inclusive: a multiple of the width, or first trade
+        pa.field(
+            "ts_end", TIMESTAMP, nullable=False
+        ),  # the bar is known from here on; exclusive for time bars
+        pa.field("open", PRICE),
+        pa.field("high", PRICE),
+        pa.field("low", PRICE),
+        pa.field("close", PRICE),
+        pa.field("vwap", PRICE),  # rounded down to 1e-9
+        pa.field("volume", pa.int64()),  # lots
+        pa.field("buy_volume", pa.int64()),  # lots that a buyer took
+        pa.field("sell_volume", pa.int64()),
+        pa.field("trades", pa.int64()),
+        pa.field("notional", pa.int64()),  # 1e-9 of the quote currency: price x size x multiplier
+    ],
+    ("kind",),
+    Layout.DATASET,
+)
+BOOK_TENSORS = _table(
+    "book_tensors",  # one row per instrument and grid time: what was known of the book just before it
+    [
+        pa.field("instrument_id", pa.int32(), nullable=False),
+        pa.field("ts", TIMESTAMP, nullable=False),  # grid time: the row holds events with ts_event < ts
+        pa.field("segment", pa.int32(), nullable=False),  # windows and labels stay inside one; -1: not usable
+        pa.field(
+            "rules", pa.uint16(), nullable=False
+        ),  # codes.CleaningRule bits that made it unusable; 0: clean
+        pa.field("bid_price", PRICE),
+        pa.field("ask_price", PRICE),
+        pa.field("bid_size", pa.int64()),
+        pa.field("ask_size", pa.int64()),
+        pa.field(
+            "ofi", pa.int64()
+        ),  # order-flow imbalance of the best prices since the grid time before, lots
+        pa.field("bid_adds", pa.int32()),  # new orders since the grid time before
+        pa.field("ask_adds", pa.int32()),
+        pa.field("buy_volume", pa.int64()),  # lots that buyers took since the grid time before
+        pa.field("sell_volume", pa.int64()),
+        pa.field("frame", pa.list_(pa.float32())),  # side x level x channel; axes: workloads.features.tensors
+    ],
+    ("segment", "rules"),
+    Layout.DATASET,
+)
+LABELS = _table(
+    "labels",  # the future, apart from what was known: only training and scoring read it
+    [
+        pa.field("instrument_id", pa.int32(), nullable=False),
+        pa.field("ts", TIMESTAMP, nullable=False),  # of the book_tensors row
+        pa.field("ts_end", TIMESTAMP, nullable=False),  # the label is known from here on: ts + horizon
+        pa.field("move", pa.int32(), nullable=False),  # of the mid, half ticks
+        pa.field("label", pa.int8(), nullable=False),  # -1 down, 0 flat, 1 up
+    ],
+    ("move", "label"),
+    Layout.DATASET,
+)
+CLEANING = _table(
+    "cleaning",  # how many rows each rule touched
+    [
+        pa.field("instrument_id", pa.int32()),  # null: rows without instrument
+        pa.field("source", NAME, nullable=False),  # table that was cleaned
+        pa.field(
+            "rule", NAME, nullable=False
+        ),  # codes.CleaningRule in lower case; "rows": all that were read
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("excluded", pa.int64(), nullable=False),  # of these, left out of what follows
+    ],
+    ("source", "rule"),
+    Layout.DATASET,
+)
+FLAGGED = _table(
+    "flagged",  # every row that a cleaning rule touched; the market table itself is never changed
+    [
+        pa.field("ts_event", TIMESTAMP),
+        *IDENTITY,
+        INSTRUMENT,
+        pa.field("source", NAME, nullable=False),
+        pa.field("rules", pa.uint16(), nullable=False),  # codes.CleaningRule bits
+        pa.field("excluded", pa.bool_(), nullable=False),
+    ],
+    ("source", "rules"),
+    Layout.DATASET,
+)
+
+MODELS = _table(
+    "models",
+    [
+        pa.field("model", NAME, nullable=False),
+        pa.field("as_of", TIMESTAMP, nullable=False),  # the newest label it was fitted on was known then
+        pa.field("config", pa.string(), nullable=False),  # JSON
+        pa.field("inputs", pa.string(), nullable=False),  # JSON of the data commit
+        pa.field("code", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("parameters", pa.binary(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),  # of parameters
+    ],
+    (),
+    Layout.RUN,
+)
+SCORES = _table(
+    "scores",
+    [
+        pa.field("model", NAME, nullable=False),
+        pa.field("instrument_id", pa.int32(), nullable=False),
+        pa.field("ts", TIMESTAMP, nullable=False),  # grid time: made from what was known just before it
+        pa.field("p_down", pa.float64(), nullable=False),
+        pa.field("p_flat", pa.float64(), nullable=False),
+        pa.field("p_up", pa.float64(), nullable=False),
+        pa.field("split", NAME, nullable=False),  # train, validation, test
+    ],
+    ("model", "split"),
+    Layout.RUN,
+)
+LEARNING = _table(
+    "learning",  # the learning curve
+    [
+        pa.field("model", NAME, nullable=False),
+        pa.field("epoch", pa.int32(), nullable=False),  # 0: before the first
+        pa.field("train_loss", pa.float64()),  # cross-entropy, nats
+        pa.field("validation_loss", pa.float64()),
+        pa.field("validation_accuracy", pa.float64()),
+    ],
+    ("model",),
+    Layout.RUN,
+)
+ORDERS = _table(
+    "orders",
+    [
+        pa.field("strategy", NAME, nullable=False),
+        pa.field("order", pa.int64(), nullable=False),
+        pa.field("instrument_id", pa.int32(), nullable=False),
+        pa.field("ts_decision", TIMESTAMP, nullable=False),
+        pa.field("ts_arrival", TIMESTAMP, nullable=False),  # decision + latency: at the exchange
+        pa.field("side", pa.uint8(), nullable=False),  # codes.Side
+        pa.field("size", pa.int64(), nullable=False),  # lots
+        pa.field("decision_mid", pa.int64(), nullable=False),  # 1e-9, rounded down
+        pa.field("filled", pa.int64(), nullable=False),  # lots
+        pa.field("reason", NAME, nullable=False),  # alpha, flatten: why it was sent
+    ],
+    ("strategy", "side", "reason"),
+    Layout.RUN,
+)
+FILLS = _table(
+    "fills",
+    [
+        pa.field("strategy", NAME, nullable=False),
+        pa.field("order", pa.int64(), nullable=False),
+        pa.field("instrument_id", pa.int32(), nullable=False),
+        pa.field("ts_fill", TIMESTAMP, nullable=False),  # of the book that it traded against
+        pa.field("side", pa.uint8(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),  # lots
+        pa.field("price", PRICE, nullable=False),  # the opposite quote
+        pa.field("mid", pa.int64(), nullable=False),  # of that book, 1e-9, rounded down
+        pa.field("commission", pa.int64(), nullable=False),  # 1e-9 of the currency
+        pa.field("impact", pa.int64(), nullable=False),  # 1e-9 of the currency, charged beyond the quote
+        pa.field("liquidity", NAME, nullable=False),  # taker, maker
+    ],
+    ("strategy", "side", "liquidity"),
+    Layout.RUN,
+)
+LEDGER = _table(
+    "ledger",  # one row per strategy, instrument and mark time
+    [
+        pa.field("strategy", NAME, nullable=False),
+        pa.field("instrument_id", pa.int32(), nullable=False),
+        pa.field("ts", TIMESTAMP, nullable=False),
+        pa.field("position", pa.int64(), nullable=False),  # lots
+        pa.field("mark", PRICE, nullable=False),  # mid, 1e-9, rounded down
+        pa.field("cash", pa.int64(), nullable=False),  # 1e-9 of the currency; 0 at the start
+        pa.field("value", pa.int64(), nullable=False),  # cash + position x mark x multiplier
+        pa.field("spread_cost", pa.int64(), nullable=False),  # so far, 1e-9 of the currency
+        pa.field("impact_cost", pa.int64(), nullable=False),
+        pa.field("commission", pa.int64(), nullable=False),
+    ],
+    ("strategy", "position"),
+    Layout.RUN,
+)
+
 TABLES: dict[str, TableSchema] = {
     table.name: table
     for table in (
         *(MBO, MBP, TRADES, TRADE_ORDERS, STATISTICS, LIMITS, STATUS, DEFINITIONS, SNAPSHOTS),
         *(GAPS, PACKETS, FEEDS),
+        *(BARS, BOOK_TENSORS, LABELS, CLEANING, FLAGGED),
+        *(MODELS, SCORES, LEARNING, ORDERS, FILLS, LEDGER),
     )
 }
+MARKET_TABLES = tuple(name for name, table in TABLES.items() if table.layout is Layout.MARKET)
+DATASET_TABLES = tuple(name for name, table in TABLES.items() if table.layout is Layout.DATASET)
+RUN_TABLES = tuple(name for name, table in TABLES.items() if table.layout is Layout.RUN)

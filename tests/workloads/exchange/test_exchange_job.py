@@ -23,7 +23,7 @@ from workloads.exchange.feed import Endpoint, Impairment, SendLog
 from workloads.exchange.job import ExchangeConfig, run, slices
 from workloads.exchange.packets import Packets
 from workloads.exchange.simulator import SimulatorConfig, Truth
-from workloads.runtime import JobConfigError, config_json, parse_config
+from workloads.runtime.jobs import JobConfigError, config_json, parse_config
 
 GROUP = "239.255.92.1"
 MS = 1_000_000

@@ -1,0 +1,1 @@
+"""What models see: cleaned ticks as bars, order flow and book tensors; and labels, kept apart."""

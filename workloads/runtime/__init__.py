@@ -1,0 +1,1 @@
+"""The edge between a job and whoever started it, and the edge to Ray."""
