@@ -11,12 +11,12 @@ from typing import ClassVar
 import pytest
 from pydantic import ConfigDict
 
-from workloads.runtime import jobs as runtime
 from workloads.errors import WorkloadError
 from workloads.exchange.feed import Endpoint, Impairment
 from workloads.exchange.job import ExchangeConfig
 from workloads.exchange.simulator import SimulatorConfig
 from workloads.ingest.job import FeedConfig, IngestConfig
+from workloads.runtime import jobs as runtime
 from workloads.runtime.jobs import JobConfigError, config_json, emit, events_to, job_main, parse_config
 
 
