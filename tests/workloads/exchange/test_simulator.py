@@ -318,6 +318,18 @@ def test_the_mid_follows_the_hidden_moves_step_by_step(session, read):
         assert all(offer - bid == truth.wire_tick[i] for _, bid, offer in ends)
 
 
+def test_the_books_of_the_default_market_never_empty_and_stay_one_tick_wide():
+    incremental, _, truth = payloads(SimulatorConfig(seed=6, duration_ns=120 * SECOND))
+    tick = dict(zip(truth.instrument_id.tolist(), truth.wire_tick.tolist(), strict=True))
+    reader = Reader()
+    for payload in incremental:
+        reader.packet(payload)
+        if reader.ts_sent >= truth.ts_step[0]:
+            assert min(map(len, reader.levels.values())) >= 2
+    assert {(offer - bid) // tick[instrument] for _, instrument, bid, offer in reader.ends} == {1}
+    assert set(np.unique(truth.states)) == {0, 1, 2, 3} and np.abs(truth.moves).sum() > 500
+
+
 def test_every_move_of_the_mid_is_made_by_a_trade_that_takes_a_whole_level(session, read):
     truth = session[2]
     moved = sum(
@@ -359,8 +371,9 @@ def test_trades_cancels_and_modifies_tell_nothing_about_the_drift_beyond_the_fil
         if ts >= truth.ts_step[0]:
             balance[kind][(ts - truth.ts_step[0]) // CONFIG.step_ns, column[instrument]] += sign
     known = [filtered(truth.observations(i), LIVELY) @ np.array([-1, 0, 1]) for i in range(4)]
-    surprise = truth.states - np.column_stack(known)
-    assert abs(z_score(truth.states * balance["add"])) > 8  # the test sees what is there
+    drift = truth.states - 1.0  # -1, 0, +1
+    surprise = drift - np.column_stack(known)
+    assert abs(z_score(drift * balance["add"])) > 8  # the test sees what is there
     for kind in balance:
         assert abs(z_score(surprise * balance[kind])) < 4, kind
 

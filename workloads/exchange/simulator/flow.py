@@ -101,16 +101,16 @@ class Rules(NamedTuple):
 
 
 class Path(NamedTuple):
-    """The hidden chain, and what it and the flow did. n steps of I instruments."""
+    """The hidden chain of S states, and what it and the flow did. n steps of I instruments."""
 
     start: NDArray[np.float64]
-    """[3] cumulative: the state in step 0."""
+    """[S] cumulative: the state in step 0."""
     transition: NDArray[np.float64]
-    """[3, 3] cumulative."""
+    """[S, S] cumulative."""
     move: NDArray[np.float64]
-    """[3, 3] cumulative, by state: down, none, up."""
+    """[S, 3] cumulative, by state: down, none, up."""
     bid_share: NDArray[np.float64]
-    """[3]"""
+    """[S]"""
     states: NDArray[np.int8]
     moves: NDArray[np.int8]
     bid_adds: NDArray[np.uint16]
@@ -205,7 +205,7 @@ def _plan(market, rules, path, step):
             instrument.state = chance.choice(market.random, chance.HIDDEN, path.transition[instrument.state])
         # First use of the hidden state: the move.
         move = chance.choice(market.random, chance.HIDDEN, path.move[instrument.state]) - 1
-        path.states[step, i] = instrument.state - 1
+        path.states[step, i] = instrument.state
         path.moves[step, i] = move
         if move != 0:
             path.agenda[0, n] = (chance.below(market.random, chance.FLOW, width) << _INDEX_BITS) | n

@@ -46,7 +46,7 @@ INSTRUMENT = np.dtype(
         )
     ]
 )  # fmt: skip
-"""Prices in ticks, `NO_TICK` while there is none. ``state``: of the hidden drift, 0 to 2."""
+"""Prices in ticks, `NO_TICK` while there is none. ``state``: index of the hidden drift."""
 FEED = np.dtype(
     [
         (name, np.int64)
@@ -116,7 +116,7 @@ def empty_market(config: SimulatorConfig, room: Room) -> Market:
         row["open"] = row["high"] = row["low"] = row["last"] = NO_TICK
         row["settlement"] = future.opening_ticks - 7
         row["open_interest"] = future.open_interest
-        band = future.opening_ticks // 14
+        band = future.opening_ticks // 5  # 20 %: the drift of a long session stays inside
         row["high_limit"], row["low_limit"] = future.opening_ticks + band, future.opening_ticks - band
         row["max_variation"] = 24
         side[i]["best"] = future.opening_ticks, future.opening_ticks + 1

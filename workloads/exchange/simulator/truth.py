@@ -38,7 +38,8 @@ class Truth:
     ts_step: NDArray[np.int64]
     """[n] start of each step, ns since the epoch."""
     states: NDArray[np.int8]
-    """[n, I] hidden drift: -1, 0, +1."""
+    """[n, I] hidden drift: the state's index in the configuration's `DriftModel`, 0 .. S-1. With the default
+    model `forecast.FALLING`, ``QUIET``, ``RISING``, ``CHOPPY``."""
     moves: NDArray[np.int8]
     """[n, I] of the mid, ticks."""
     bid_adds: NDArray[np.uint16]
