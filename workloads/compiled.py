@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from numba import njit
+from numba.extending import register_jitable
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -23,4 +24,13 @@ def inlined(function: Function) -> Function:
     """Like `compiled`, but copied into its callers: a call passes each array's seven fields on the stack."""
     options: dict[str, Any] = {"nogil": True, "cache": True, "_nrt": False, "forceinline": True}
     made: Function = njit(**options)(function)
+    return made
+
+
+def elementwise(function: Function) -> Function:
+    """NumPy arithmetic as it stands when Python calls it, compiled when a compiled loop calls it.
+
+    For formulas that columns and loops over single values share. No branches: they would not take arrays.
+    """
+    made: Function = register_jitable(function)
     return made
