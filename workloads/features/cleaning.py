@@ -55,13 +55,13 @@ class Rules:
 
     band_margin_ticks: int = 0
     """How far outside the venue's limits a price may lie."""
-    outlier_ticks: int = 40
+    outlier_ticks: int = 20
     """How far outside the best prices of the book before it a trade may lie."""
     session_edge_ns: int = 0
     """Also closed: this long behind the session's open, and before its close."""
     exclude_mbo: tuple[str, ...] = ("duplicate", "stale", "out_of_band", "unscaled")
     """Rules by which an order row doesn't reach the books. Not all that they touch is left out: the addition
-    of a live order stays, and so do stale rows that a book needs once it is mended."""
+    of a live order stays, and of stale rows only those that came late are left out."""
     exclude_trades: tuple[str, ...] = _TRADE_RULES
     """Rules by which a trade counts in no bar and no flow. Of stale ones only those that came late."""
     unusable_books: tuple[str, ...] = _BOOK_RULES
@@ -146,7 +146,7 @@ class Cleaner:
         """Flags of the next order rows."""
         read = _Read.of(rows)
         action = column(rows, "action", np.uint8, 255)
-        stale, replaced = self._mending.rows_stale(read.instrument_id, read.place, read.ts)
+        stale = self._mending.rows_stale(read.instrument_id, read.place, read.ts)
         repeated = self._repeated("mbo", read)
         unscaled = (action != Action.RESET) & self._unscaled(read)
         adds = (action == Action.NEW) | (action == Action.CHANGE)
@@ -154,7 +154,7 @@ class Cleaner:
         excluded = self._excluded(
             self.rules.exclude_mbo,
             (CleaningRule.DUPLICATE, repeated),
-            (CleaningRule.STALE, replaced | read.late),
+            (CleaningRule.STALE, read.late),
             (CleaningRule.UNSCALED, unscaled),
             (CleaningRule.OUT_OF_BAND, outside),
             (CleaningRule.CLOSED, closed := self._closed(read.instrument_id, read.ts)),
@@ -170,15 +170,19 @@ class Cleaner:
         return Flags(flags, excluded)
 
     def books(self, rows: pa.Table, tops: Mapping[str, NDArray[Any]]) -> NDArray[np.uint16]:
-        """`book_rules` of the tops that ``rows`` led to; `trades` will look at them.
+        """`book_rules` of the tops that ``rows`` led to, 0 for stale books: they are not judged. `trades`
+        will look at these tops.
 
         Parameters
         ----------
         rows : the rows that the books took, mending rows among them
         tops : what `OrderBooks.tops` made of them
         """
-        self._tops.add(nanoseconds(rows, "ts_sent")[tops["row"]], tops)
-        return book_rules(tops)
+        ids, row = tops["instrument_id"], tops["row"]
+        ts = nanoseconds(rows, "ts_sent")[row]
+        self._tops.add(ts, tops)
+        stale = self._mending.rows_stale(ids, places_of(rows)[row], ts)
+        return np.where(stale, np.uint16(0), book_rules(tops))
 
     def trades(self, rows: pa.Table) -> Flags:
         """Flags of the next trades, once `books` has seen the order rows of every earlier packet.
@@ -186,7 +190,7 @@ class Cleaner:
         Batches of order rows and of trades may be cut anywhere, as long as those come first.
         """
         read = _Read.of(rows)
-        stale, _ = self._mending.rows_stale(read.instrument_id, read.place, read.ts)
+        stale = self._mending.rows_stale(read.instrument_id, read.place, read.ts)
         unscaled = self._unscaled(read)
         found = (
             (CleaningRule.DUPLICATE, self._repeated("trades", read)),
@@ -299,18 +303,19 @@ class Counts:
             out = code[touched][flags.excluded[touched]]
             found[:, bit, 1] = np.bincount(out, minlength=len(ids))
         for i, instrument in enumerate(ids.tolist()):
-            key = (source, instrument)
-            self._counts[key] = self._counts.get(key, 0) + found[i]
+            known = self._counts.setdefault((source, instrument), np.zeros_like(found[i]))
+            known += found[i]
 
     def table(self) -> pa.Table:
         """In the schema `cleaning`, by source, rule (all rows first) and instrument."""
         names = (*RULES, ALL_ROWS)
         order = (len(RULES), *range(len(RULES)))
+        counted = sorted(self._counts.items())
         rows = [
             (None if instrument == NULL_INSTRUMENT else instrument, source, names[rule], *counts[rule])
             for source in sorted({source for source, _ in self._counts})
             for rule in order
-            for (of, instrument), counts in sorted(self._counts.items())
+            for (of, instrument), counts in counted
             if of == source and counts[rule][0]
         ]
         columns = list(zip(*rows, strict=True)) if rows else [()] * len(CLEANING.arrow)

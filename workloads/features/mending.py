@@ -138,18 +138,15 @@ class Mending:
         place, ts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
         return cls(Losses(place, ts), Mends.none(), Resets(place, ts), MBO.arrow.empty_table(), place)
 
-    def rows_stale(
-        self, instrument_id: NDArray[np.int32], place: Places, ts_sent: Int
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """(stale, replaced) of each order row.
+    def rows_stale(self, instrument_id: NDArray[np.int32], place: Places, ts_sent: Int) -> NDArray[np.bool_]:
+        """Whether a loss lies before each row and its instrument's book was not mended when it was sent.
 
-        Stale: a loss lies before it, and its instrument's book was not mended yet when it was sent.
-        Replaced: what mends the book holds it already, or nothing ever mends the book; no book needs it.
+        Such rows still go to the books: those behind the place that a snapshot holds bring it up to date.
         """
         loss = self.losses.before(place)
         ts, holds = self._mended(instrument_id, loss)
-        replaced = (loss >= 0) & (place <= holds)
-        return replaced | ((loss >= 0) & (ts_sent < ts)), replaced
+        stale: NDArray[np.bool_] = (loss >= 0) & ((place <= holds) | (ts_sent < ts))
+        return stale
 
     def times_stale(self, instrument_id: NDArray[np.int32], ts: Int) -> NDArray[np.bool_]:
         """Whether a book of what was sent before each time (ns) is in doubt, as far as was known then."""
