@@ -1,9 +1,14 @@
 """What the tests share: where real data lies, and what a machine must offer."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from workloads.runtime.cluster import LocalRay
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,3 +27,21 @@ def data_folder() -> Path:
     if not folder.is_dir():
         skip_or_fail(f"no real data under {folder}; set TICKWORKS_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def local_ray(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[LocalRay]":
+    """One real Ray for all tests of this process; starting it takes seconds. Submit jobs with ``run``."""
+    from workloads.runtime.cluster import LocalRay
+
+    with LocalRay(tmp_path_factory.mktemp("ray"), cpus=2) as ray:
+        yield ray
+
+
+@pytest.fixture(scope="session")
+def ray_driver(local_ray: "LocalRay") -> "Iterator[LocalRay]":
+    """The same Ray, with this very process as its driver: `ray_map` and trainers work here."""
+    from workloads.runtime.cluster import driver
+
+    with driver(local_ray):
+        yield local_ray
