@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from workloads.ticks.archive import Archive, Partition
     from workloads.ticks.definitions import Definition
     from workloads.ticks.order_book import Depth
+    from workloads.ticks.partitions import AnyPartition
 
 LATEST = Path("var/runs/latest/archive")
 """Archive of the newest `tickworks run`."""
 
 PRICES = (
+    # of market tables
     "price",
     "high",
     "low",
@@ -34,11 +36,40 @@ PRICES = (
     "low_limit",
     "reference_price",
     "strike",
+    # of derived tables
+    "open",
+    "close",
+    "vwap",
+    "notional",
+    "bid_price",
+    "ask_price",
+    # of results
+    "decision_mid",
+    "mid",
+    "mark",
+    "cash",
+    "value",
+    "impact",
+    "commission",
+    "spread_cost",
+    "impact_cost",
 )
 """Columns in units of 1e-9, shown as decimals."""
 
-SPANS = {"gaps": ("ts_before", "ts_after"), "feeds": ("ts_first", "ts_last")}
-"""Columns that bound a table's time where it has no ``ts_sent``."""
+SPANS = {
+    "gaps": ("ts_before", "ts_after"),
+    "feeds": ("ts_first", "ts_last"),
+    "bars": ("ts_start", "ts_end"),
+    "book_tensors": ("ts",),
+    "labels": ("ts", "ts_end"),
+    "flagged": ("ts_event",),
+    "models": ("as_of",),
+    "scores": ("ts",),
+    "orders": ("ts_decision", "ts_arrival"),
+    "fills": ("ts_fill",),
+    "ledger": ("ts",),
+}
+"""Columns that bound a table's time where it has no ``ts_sent``; some tables have no time at all."""
 
 LOST = 3
 """Exit status: the command did its work and found something lost or damaged."""
@@ -88,8 +119,10 @@ def show(uri: str | None, table: str | None, limit: int, columns: str | None, fo
     """Show the tables, or the rows of one.
 
     The list has each table's partitions, files, rows, bytes and first and last time (sent by the venue; of
-    our clock for gaps and feeds), and the data commit: the id by which a backtest is repeated. Rows come
-    readable: codes by name, prices as exact decimals, times in UTC with nanoseconds.
+    our clock for gaps and feeds), and the data commit of the market tables: the id by which a backtest is
+    repeated. A derived table has a line for each dataset, a result table one for each run. Rows come
+    readable: codes by name, prices and money as exact decimals, times in UTC with nanoseconds; on a terminal
+    a long list as its length. Bytes come as their number, or in hexadecimal digits in CSV and JSON.
 
     \b
     Examples:
@@ -206,13 +239,15 @@ def sql(uri: str | None, limit: int, statement: str, format: str | None) -> None
     """Run a DuckDB statement over the tables; each is a view of its own name.
 
     It reads the tables and nothing else: no statement can write or read a file or change the archive.
-    Values come as stored: prices in 1e-9 of the currency, codes as numbers, times in UTC with nanoseconds.
-    Every view ends with the column `date`, the trading date. --csv and --json print all rows,
+    Values come as stored: prices in 1e-9 of the currency, codes as numbers, times in UTC with nanoseconds,
+    bytes in hexadecimal digits. Every view ends with its partition: `date`, the trading date, of a market
+    table; `dataset` and `date` of a derived one; `run` of a result. --csv and --json print all rows,
     whatever --limit says.
 
     \b
     Examples:
       tickworks ticks sql "SELECT date, count(*), sum(size) FROM trades GROUP BY date"
+      tickworks ticks sql "SELECT run, model, avg(p_up) FROM scores GROUP BY ALL"
       tickworks ticks sql --csv "SELECT seq, price / 1e9 AS price FROM trades" > trades.csv
     """
     with _errors():
@@ -260,23 +295,43 @@ def open_or_default(uri: str | None) -> Archive:
 
 
 def summary(archive: Archive) -> list[dict[str, Any]]:
-    """One row per table: partitions, files, rows, bytes, first and last time (text, UTC)."""
+    """One row per market table, per derived table and dataset, per result table and run.
+
+    ``of`` (``dataset=...``, ``run=...``; null for market tables), partitions, files, rows, bytes, first and
+    last time (text, UTC; null where the table has none).
+    """
     out = []
     for table in archive.tables():
-        partitions = archive.partitions(table)
-        files = [file for partition in partitions for file in archive.files(table, partition)]
-        bounds = time_bounds(archive.dataset(table), SPANS.get(table, ("ts_sent",)))
-        out.append(
-            {
-                "table": table,
-                "partitions": len(partitions),
-                "files": len(files),
-                "rows": sum(file.rows for file in files),
-                "bytes": sum(file.bytes for file in files),
-                "first": time_text(bounds[0]) if bounds else None,
-                "last": time_text(bounds[1]) if bounds else None,
-            }
-        )
+        for owner, partitions in _by_owner(archive.committed(table)).items():
+            files = [file for partition in partitions for file in archive.files(table, partition)]
+            spans = [
+                bounds
+                for partition in partitions
+                if (bounds := time_bounds(archive.dataset(table, partition), SPANS.get(table, ("ts_sent",))))
+            ]
+            out.append(
+                {
+                    "table": table,
+                    "of": owner,
+                    "partitions": len(partitions),
+                    "files": len(files),
+                    "rows": sum(file.rows for file in files),
+                    "bytes": sum(file.bytes for file in files),
+                    "first": time_text(min(first for first, _ in spans)) if spans else None,
+                    "last": time_text(max(last for _, last in spans)) if spans else None,
+                }
+            )
+    return out
+
+
+def _by_owner(partitions: Iterable[AnyPartition]) -> dict[str | None, list[AnyPartition]]:
+    """The partitions of each dataset or run; of market tables all under None."""
+    from workloads.ticks.archive import Partition
+
+    out: dict[str | None, list[AnyPartition]] = {}
+    for partition in partitions:
+        owner = None if isinstance(partition, Partition) else partition.path.partition("/")[0]
+        out.setdefault(owner, []).append(partition)
     return out
 
 
@@ -301,31 +356,37 @@ def _show_tables(archive: Archive, format: str | None) -> None:
     if format == "json":
         click.echo(json.dumps({"archive": archive.uri, "data_commit": data_commit.id, "tables": rows}))
         return
-    print_rows(list(rows[0]), rows, format, 0)
+    names = [name for name in rows[0] if name != "of" or format or any(row["of"] for row in rows)]
+    print_rows(names, rows, format, 0)
     click.echo(f"archive {archive.uri}, data commit {data_commit.id}", err=format is not None)
 
 
 def _show_rows(
     archive: Archive, table: str, columns: list[str] | None, limit: int, format: str | None
 ) -> None:
-    from workloads.ticks.schema import TABLES
+    from workloads.ticks.archive import partition_columns
+    from workloads.ticks.schema import MARKET_TABLES, TABLES
 
     if table not in TABLES:
         raise click.BadParameter(f"no table {table!r}; known: {', '.join(TABLES)}", param_hint="--table")
-    known = [*TABLES[table].arrow.names, "date"]
+    own = TABLES[table].arrow.names
+    known = [*own, *partition_columns(table)]
     if unknown := [name for name in columns or () if name not in known]:
         raise click.BadParameter(
             f"{table} has no column {', '.join(unknown)}; it has {', '.join(known)}", param_hint="--columns"
         )
-    total = sum(f.rows for partition in archive.partitions(table) for f in archive.files(table, partition))
-    batches = archive.batches(table, columns=columns)
+    total = sum(f.rows for partition in archive.committed(table) for f in archive.files(table, partition))
+    default = own if table in MARKET_TABLES else known  # whose a derived row is, is half of what it says
+    batches = archive.batches(table, columns=columns or default)
     if format is None and columns is None:
         # A terminal is narrow: leave out the columns that are empty in all rows shown.
-        rows = list(_first(_readable_rows(batches), limit or total))
-        columns = [name for name in known if any(row.get(name) not in (None, "") for row in rows)]
+        rows = [_short(row) for row in _first(_readable_rows(batches), limit or total)]
+        columns = [name for name in default if any(row[name] not in (None, "") for row in rows)]
         print_rows(columns, rows, None, 0)
     else:
-        print_rows(columns or known[:-1], _first(_readable_rows(batches), limit or total), format, 0)
+        shown = _first(_readable_rows(batches), limit or total)
+        shape = _plain if format else _short
+        print_rows(columns or default, map(shape, shown), format, 0)
     if limit and limit < total:
         click.echo(f"{limit} of {total} rows; --limit 0 shows all", err=True)
 
@@ -342,11 +403,35 @@ def _readable_rows(batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
             yield from readable(batch.slice(start, 1000))
 
 
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with long lists and bytes as their length."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, bytes):
+            return f"{len(value):,} bytes"
+        return f"{len(value):,} values" if isinstance(value, list) and len(value) > 8 else value
+
+    return {name: short(value) for name, value in row.items()}
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with bytes as hexadecimal digits."""
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in row.items()}
+
+
 def readable(batch: Any) -> list[dict[str, Any]]:
     """Rows of a record batch with codes by name, exact decimal prices and times as text."""
     import pyarrow as pa
 
-    from workloads.ticks.codes import Action, EntryType, EventFlag, RowFlag, Side, TradingStatus
+    from workloads.ticks.codes import (
+        Action,
+        CleaningRule,
+        EntryType,
+        EventFlag,
+        RowFlag,
+        Side,
+        TradingStatus,
+    )
 
     names: dict[str, Callable[[int], Any]] = {
         "action": lambda code: _name(Action, code),
@@ -356,6 +441,7 @@ def readable(batch: Any) -> list[dict[str, Any]]:
         "trading_status": lambda code: _name(TradingStatus, code),
         "event_flags": lambda code: _flags(EventFlag, code),
         "row_flags": lambda code: _flags(RowFlag, code),
+        "rules": lambda code: _flags(CleaningRule, code),
         "update_action": chr,
         "put_or_call": lambda code: ("put", "call")[code] if code < 2 else code,
         **dict.fromkeys(PRICES, decimal),
@@ -384,7 +470,7 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 
 def _stored_rows(names: list[str], batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    """Rows of record batches as stored, but times as text with nanoseconds; Z where they are UTC."""
+    """Rows as stored, but times as text with nanoseconds (Z where they are UTC) and bytes in hexadecimal."""
     import pyarrow as pa
 
     for batch in batches:
@@ -394,6 +480,8 @@ def _stored_rows(names: list[str], batches: Iterable[Any]) -> Iterator[dict[str,
             if is_time := pa.types.is_timestamp(column.type):
                 values = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64())
             listed = values.to_pylist()
+            if pa.types.is_binary(column.type):
+                listed = [None if value is None else value.hex() for value in listed]
             if is_time:
                 end = None if column.type.tz else -1
                 listed = [None if ns is None else time_text(ns)[:end] for ns in listed]
@@ -479,7 +567,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _partitions(archive: Archive) -> list[Partition]:
-    return sorted({partition for table in archive.tables() for partition in archive.partitions(table)})
+    from workloads.ticks.schema import MARKET_TABLES
+
+    return sorted({partition for table in MARKET_TABLES for partition in archive.partitions(table)})
 
 
 def quality_text(report: Mapping[str, Any], most_gaps: int) -> str:

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from operations.ticks import aligned, decimal, parse_time, ticks
-from workloads.ticks.archive import Partition, open_archive
-from workloads.ticks.codes import Action, EventFlag, RowFlag, Side
+from workloads.ticks.archive import DatasetPartition, Partition, RunPartition, open_archive
+from workloads.ticks.codes import Action, CleaningRule, EventFlag, RowFlag, Side
 from workloads.ticks.schema import TABLES
 
 NANO = 1_000_000_000
@@ -90,14 +90,52 @@ def archive(tmp_path_factory) -> str:
     return archive.uri
 
 
-@pytest.fixture
-def run(archive: str):
+def runner(uri: str):
     def run(command: str, *arguments: str) -> Result:
-        result = CliRunner().invoke(ticks, [command, "--archive", archive, *arguments])
+        result = CliRunner().invoke(ticks, [command, "--archive", uri, *arguments])
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result
 
     return run
+
+
+@pytest.fixture
+def run(archive: str):
+    return runner(archive)
+
+
+@pytest.fixture(scope="module")
+def research(tmp_path_factory):
+    """Commands on an archive with market rows, two datasets and a run of training."""
+    archive = open_archive(str(tmp_path_factory.mktemp("research")))
+    archive.commit("mbo", MONDAY, {"m": table("mbo", *ORDERS)})
+    row = {"instrument_id": 1, "ts": START, "segment": 0, "rules": 0, "bid_price": 4810 * NANO}
+    tensors = [
+        {**row, "frame": [0.5] * 80},
+        {**row, "ts": START + NANO, "segment": -1, "rules": CleaningRule.STALE | CleaningRule.GAP},
+    ]
+    for dataset, days in (("book-a", (MONDAY, WEDNESDAY)), ("book-b", (MONDAY,))):
+        for day in days:
+            partition = DatasetPartition(dataset, day.date)
+            archive.commit("book_tensors", partition, {"t": derived("book_tensors", *tensors)})
+    count = {"source": "mbo", "rule": "rows", "rows": 8, "excluded": 0}
+    partition = DatasetPartition("book-a", MONDAY.date)
+    archive.commit("cleaning", partition, {"c": derived("cleaning", count)})
+    model = {
+        "model": "vit", "as_of": START, "config": "{}", "inputs": "{}", "code": "0", "seed": 7,
+        "parameters": b"\x01\xff" * 40, "sha256": "0",
+    }  # fmt: skip
+    archive.commit("models", RunPartition("vit-1"), {"m": derived("models", model)})
+    order = {
+        "strategy": "vit", "order": 1, "instrument_id": 1, "ts_decision": START, "ts_arrival": START + 5,
+        "side": Side.SELL, "size": 2, "decision_mid": 4810 * NANO, "filled": 2, "reason": "alpha",
+    }  # fmt: skip
+    archive.commit("orders", RunPartition("backtest-1"), {"o": derived("orders", order)})
+    return runner(archive.uri)
+
+
+def derived(name: str, *rows: dict) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=TABLES[name].arrow)
 
 
 def test_show_lists_the_tables_with_rows_and_time_span(run):
@@ -112,6 +150,59 @@ def test_show_as_json_carries_the_data_commit(run, archive: str):
     shown = json.loads(run("show", "--json").stdout)
     assert shown["data_commit"] == open_archive(archive).data_commit().id
     assert {row["table"]: row["rows"] for row in shown["tables"]}["gaps"] == 2
+
+
+def test_show_has_a_line_for_each_dataset_and_run(research):
+    lines = research("show").stdout.splitlines()
+    assert [line.split()[:4] for line in lines[1:-1]] == [
+        ["mbo", "1", "1", "7"],
+        ["book_tensors", "dataset=book-a", "2", "2"],
+        ["book_tensors", "dataset=book-b", "1", "1"],
+        ["cleaning", "dataset=book-a", "1", "1"],
+        ["models", "run=vit-1", "1", "1"],
+        ["orders", "run=backtest-1", "1", "1"],
+    ]
+    (tensors, _, cleaning, models, orders) = (line.split()[6:] for line in lines[2:-1])
+    assert tensors == ["2026-01-05T14:30:00.000000000Z", "2026-01-05T14:30:01.000000000Z"]
+    assert cleaning == []
+    assert models == ["2026-01-05T14:30:00.000000000Z"] * 2
+    assert orders == ["2026-01-05T14:30:00.000000000Z", "2026-01-05T14:30:00.000000005Z"]
+    of = {row["table"]: row["of"] for row in json.loads(research("show", "--json").stdout)["tables"]}
+    assert (of["mbo"], of["models"]) == (None, "run=vit-1")
+
+
+def test_derived_rows_are_shown_with_rules_by_name_and_frames_by_length(research):
+    lines = research("show", "--table", "book_tensors", "--limit", "2").stdout.splitlines()
+    assert "80 values" in lines[1]
+    assert re.search(r"-1 +stale\+gap +4810 +book-a", lines[2])
+    assert lines[1].split()[-2:] == ["book-a", "2026-01-05"]
+    (row,) = research("show", "--table", "book_tensors", "--json", "--limit", "1").stdout.splitlines()
+    assert json.loads(row)["frame"] == [0.5] * 80
+    (order,) = research("show", "--table", "orders", "--json").stdout.splitlines()
+    assert (json.loads(order)["side"], json.loads(order)["decision_mid"]) == ("sell", "4810")
+
+
+def test_bytes_are_shown_by_their_number_and_piped_in_hexadecimal(research):
+    assert "80 bytes" in research("show", "--table", "models").stdout
+    shown = research("show", "--table", "models", "--csv", "--columns", "parameters,run").stdout
+    assert shown == f"parameters,run\n{'01ff' * 40},vit-1\n"
+    assert research("sql", "--csv", "SELECT parameters FROM models").stdout.split()[1] == "01ff" * 40
+
+
+def test_sql_joins_market_rows_derived_rows_and_results(research):
+    statement = """
+        SELECT dataset, run, count(*) AS n FROM book_tensors JOIN models ON ts = as_of
+        WHERE date = DATE '2026-01-05' GROUP BY ALL ORDER BY dataset"""
+    assert research("sql", "--csv", statement).stdout.splitlines() == [
+        "dataset,run,n",
+        "book-a,vit-1,1",
+        "book-b,vit-1,1",
+    ]
+
+
+def test_verify_and_quality_take_derived_tables_as_they_are(research):
+    assert research("verify").exit_code == 0
+    assert "book_tensors" not in research("quality").stdout
 
 
 def test_rows_are_shown_with_names_and_exact_prices(run):

@@ -43,6 +43,7 @@ __all__ = [
     "Partition",
     "RunPartition",
     "open_archive",
+    "partition_columns",
 ]
 
 ROW_GROUP = 1 << 20
@@ -353,13 +354,14 @@ class Archive:
         ``kind`` is the table's kind of partition: `DatasetPartition` for derived tables, `RunPartition` for
         results.
         """
-        found = self._committed(table)
+        found = self.committed(table)
         for partition in found:
             if not isinstance(partition, kind):
                 raise ValueError(f"{table} is partitioned like {partition.path}, not by {kind.__name__}")
         return found  # type: ignore[return-value]  # checked just above
 
-    def _committed(self, table: str) -> list[AnyPartition]:
+    def committed(self, table: str) -> list[AnyPartition]:
+        """The partitions that have a commit, of whichever kind the table's are, sorted by path."""
         paths = [""]
         for _ in range(DEPTH[_schema(table).layout]):
             paths = [f"{path}/{name}" for path in paths for name in self._store.folders(f"{table}{path}")]
@@ -372,7 +374,7 @@ class Archive:
     def tables(self) -> list[str]:
         """The tables that have a commit, in the order of the schema module."""
         there = set(self._store.folders(""))
-        return [table for table in TABLES if table in there and self._committed(table)]
+        return [table for table in TABLES if table in there and self.committed(table)]
 
     def log(self, table: str, partition: AnyPartition) -> list[Commit]:
         """The log's entries from 1; empty where there is none."""
@@ -384,7 +386,7 @@ class Archive:
             {
                 f"{table}/{partition.path}": self.log(table, partition)
                 for table in (MARKET_TABLES if tables is None else tables)
-                for partition in self._committed(table)
+                for partition in self.committed(table)
             }
         )
 
@@ -400,7 +402,7 @@ class Archive:
         listed: set[str] = set()
         findings = []
         for table in self.tables():
-            for partition in self._committed(table):
+            for partition in self.committed(table):
                 for entry in self.log(table, partition):
                     for file in entry.added:
                         if file.key in listed:
@@ -424,10 +426,10 @@ class Archive:
         return findings
 
     def _log(self, table: str, partition: AnyPartition) -> CommitLog:
-        _schema(table)
         prefix = f"{table}/{partition.path}"
         with self._guard:
             if prefix not in self._logs:
+                _check_kind(table, partition)
                 self._logs[prefix] = CommitLog(self._store, prefix, self._complete_only)
             return self._logs[prefix]
 
@@ -451,7 +453,7 @@ class Archive:
 
     def _partitions_at(self, table: str, at: DataCommit | None) -> list[AnyPartition]:
         if at is None:
-            found = self._committed(table)
+            found = self.committed(table)
         else:
             _schema(table)
             paths = [path.partition("/") for path in at.entries]
@@ -462,7 +464,7 @@ class Archive:
         return found
 
     def _missing(self, table: str, partition: AnyPartition | None) -> MissingDataError:
-        if partition is not None and (there := self._committed(table)):
+        if partition is not None and (there := self.committed(table)):
             return MissingDataError(
                 f"no {table} for {partition.path} under {self.uri}; there is {_listed(p.path for p in there)}"
             )
@@ -523,9 +525,22 @@ def _schema(table: str) -> TableSchema:
     return TABLES[table]
 
 
+def partition_columns(table: str) -> list[str]:
+    """Names of the columns that a reader gets behind the schema's own: where the row lies."""
+    return [field.name for field in _PARTITION_COLUMNS[_schema(table).layout]]
+
+
+def _check_kind(table: str, partition: AnyPartition) -> None:
+    _schema(table)
+    try:
+        parse_partition(table, partition.path)
+    except ValueError as error:
+        raise ValueError(f"{table}: {error}") from None
+
+
 def _known(table: str, columns: Sequence[str] | None) -> list[str]:
     names = _schema(table).arrow.names
-    places = [field.name for field in _PARTITION_COLUMNS[_schema(table).layout]]
+    places = partition_columns(table)
     unknown = [name for name in columns or () if name not in (*names, *places)]
     if unknown:
         raise ValueError(f"{table} has no column {', '.join(unknown)}; it has {', '.join((*names, *places))}")

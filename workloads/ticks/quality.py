@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from workloads.ticks.archive import Archive, Partition
 from workloads.ticks.codes import RowFlag
-from workloads.ticks.schema import TABLES
+from workloads.ticks.schema import MARKET_TABLES
 from workloads.ticks.sessions import MissingSessionError, session, sessions_between
 
 FLAGGED = ("mbo", "mbp", "trades")
@@ -38,7 +38,7 @@ def partition_quality(archive: Archive, partition: Partition) -> dict[str, Any]:
         missing, or were malformed. What our kernel dropped on one feed and the other brought is no loss.
         None or empty where the table is missing.
     """
-    tables = [table for table in TABLES if archive.log(table, partition)]
+    tables = [table for table in MARKET_TABLES if archive.log(table, partition)]
     with duckdb.connect() as connection:
         for table in tables:
             connection.register(table, archive.dataset(table, partition))
@@ -151,7 +151,7 @@ def _without(intervals: Intervals, others: Sequence[tuple[int, int]]) -> Interva
 def missing_dates(archive: Archive) -> list[str]:
     """Trading dates between a channel's first and last of which nothing is stored, as text."""
     dates: dict[tuple[str, int], set[Any]] = {}
-    for table in archive.tables():
+    for table in MARKET_TABLES:
         for partition in archive.partitions(table):
             dates.setdefault((partition.venue, partition.channel), set()).add(partition.date)
     out = []

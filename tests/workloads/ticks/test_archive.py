@@ -18,12 +18,25 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import skip_or_fail
-from workloads.ticks.archive import Archive, ArchiveError, MissingDataError, Partition, open_archive
-from workloads.ticks.schema import TABLES
+from workloads.ticks.archive import (
+    Archive,
+    ArchiveError,
+    DatasetPartition,
+    MissingDataError,
+    Partition,
+    RunPartition,
+    open_archive,
+    partition_columns,
+)
+from workloads.ticks.schema import MARKET_TABLES, TABLES, Layout
 from workloads.ticks.stores import FolderStore
 
 MONDAY = Partition("XCME", date(2026, 1, 5), 310)
 TUESDAY = Partition("XCME", date(2026, 1, 6), 310)
+BOOK_MONDAY = DatasetPartition("book-1f3a9c04", date(2026, 1, 5))
+BOOK_TUESDAY = DatasetPartition("book-1f3a9c04", date(2026, 1, 6))
+VIT = RunPartition("vit-7d20b1e5")
+PARTITION = {Layout.MARKET: MONDAY, Layout.DATASET: BOOK_MONDAY, Layout.RUN: VIT}
 
 
 def rows(table: str, first: int, n: int) -> pa.Table:
@@ -37,6 +50,14 @@ def rows(table: str, first: int, n: int) -> pa.Table:
             columns[field.name] = pc.bit_wise_and(counting, 127).cast(field.type)
         elif pa.types.is_timestamp(field.type):
             columns[field.name] = counting.cast(field.type)
+        elif pa.types.is_floating(field.type):
+            columns[field.name] = pc.divide(counting.cast(pa.float64()), 128.0).cast(field.type)
+        elif pa.types.is_string(field.type) or pa.types.is_binary(field.type):
+            columns[field.name] = counting.cast(pa.string()).cast(field.type)
+        elif pa.types.is_boolean(field.type):
+            columns[field.name] = pc.equal(pc.bit_wise_and(counting, 1), 1)
+        elif pa.types.is_list(field.type) and pa.types.is_float32(field.type.value_type):
+            columns[field.name] = pa.array([[float(i), -0.0, 0.1] for i in counting.to_pylist()], field.type)
         else:
             columns[field.name] = pa.nulls(n, field.type)
     return pa.table(columns, schema=TABLES[table].arrow)
@@ -53,9 +74,100 @@ def archive(tmp_path: Path) -> Archive:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_table_comes_back_as_it_was(archive: Archive, table: str):
-    stored = rows(table, 1, 5)
-    archive.commit(table, MONDAY, {"310-2026010400-1-5": stored})
-    assert open_archive(archive.uri).read(table, MONDAY).equals(stored)
+    stored, partition = rows(table, 1, 5), PARTITION[TABLES[table].layout]
+    archive.commit(table, partition, {"310-2026010400-1-5": stored})
+    assert open_archive(archive.uri).read(table, partition).equals(stored)
+    assert open_archive(archive.uri).committed(table) == [partition]
+
+
+@pytest.mark.parametrize("table", ["trades", "bars", "scores"])
+def test_a_partition_of_another_kind_than_the_tables_is_refused_and_leaves_nothing(
+    archive: Archive, table: str
+):
+    for layout, partition in PARTITION.items():
+        if layout is not TABLES[table].layout:
+            with pytest.raises(ValueError, match=f"{table}: .* is no partition; expected"):
+                archive.commit(table, partition, {"a": rows(table, 1, 1)})
+            with pytest.raises(ValueError, match=f"{table}: .* is no partition; expected"):
+                archive.read(table, partition)
+    assert archive.tables() == []
+
+
+def test_the_partition_comes_behind_the_columns_of_every_row(archive: Archive):
+    archive.commit("mbo", TUESDAY, {"a": rows("mbo", 1, 1)})
+    for partition in (BOOK_MONDAY, BOOK_TUESDAY, DatasetPartition("other", date(2026, 1, 6))):
+        archive.commit("labels", partition, {"a": rows("labels", 1, 1)})
+    archive.commit("fills", VIT, {"a": rows("fills", 1, 2)})
+    places = {
+        table: archive.dataset(table).to_table(columns=partition_columns(table)).to_pylist()
+        for table in ("mbo", "labels", "fills")
+    }
+    assert places == {
+        "mbo": [{"date": date(2026, 1, 6)}],
+        "labels": [
+            {"dataset": "book-1f3a9c04", "date": date(2026, 1, 5)},
+            {"dataset": "book-1f3a9c04", "date": date(2026, 1, 6)},
+            {"dataset": "other", "date": date(2026, 1, 6)},
+        ],
+        "fills": [{"run": "vit-7d20b1e5"}] * 2,
+    }
+
+
+def test_a_filter_on_the_dataset_opens_no_file_of_another(archive: Archive):
+    for name in ("one", "two"):
+        archive.commit("labels", DatasetPartition(name, date(2026, 1, 5)), {"a": rows("labels", 1, 3)})
+    Path(archive.paths("labels")[1]).write_bytes(b"not Parquet")
+    assert archive.read("labels", filter=pc.field("dataset") == "one").num_rows == 3
+    with pytest.raises(ArchiveError):
+        archive.read("labels", filter=pc.field("dataset") == "two")
+
+
+def test_partitions_are_asked_for_by_their_kind(archive: Archive):
+    archive.commit("bars", BOOK_TUESDAY, {"a": rows("bars", 1, 1)})
+    archive.commit("bars", BOOK_MONDAY, {"a": rows("bars", 1, 1)})
+    archive.commit("ledger", VIT, {"a": rows("ledger", 1, 1)})
+    assert archive.partitions("bars", DatasetPartition) == [BOOK_MONDAY, BOOK_TUESDAY]
+    assert archive.partitions("ledger", RunPartition) == [VIT]
+    assert archive.partitions("scores", RunPartition) == []
+    with pytest.raises(ValueError, match="not by Partition"):
+        archive.partitions("ledger")
+
+
+def test_a_data_commit_covers_the_market_tables_unless_others_are_named(archive: Archive):
+    archive.commit("mbo", MONDAY, {"a": rows("mbo", 1, 2)})
+    market = archive.data_commit()
+    archive.commit("labels", BOOK_MONDAY, {"a": rows("labels", 1, 2)})
+    archive.commit("scores", VIT, {"a": rows("scores", 1, 2)})
+    assert archive.data_commit() == market == archive.data_commit(MARKET_TABLES)
+    derived = archive.data_commit(["labels", "scores"])
+    assert set(derived.entries) == {
+        "labels/dataset=book-1f3a9c04/date=2026-01-05",
+        "scores/run=vit-7d20b1e5",
+    }
+    archive.commit("labels", BOOK_MONDAY, {"b": rows("labels", 3, 2)})
+    assert archive.read("labels", at=derived).num_rows == 2
+    assert archive.read("labels").num_rows == 4
+    with pytest.raises(MissingDataError, match="holds nothing of labels"):
+        archive.read("labels", BOOK_MONDAY, at=market)
+
+
+def test_verify_reads_the_files_of_every_kind_of_table(archive: Archive):
+    for table in ("mbo", "book_tensors", "models"):
+        archive.commit(table, PARTITION[TABLES[table].layout], {"a": rows(table, 1, 2)})
+    assert archive.verify() == []
+    Path(archive.paths("book_tensors")[0]).unlink()
+    Path(archive.paths("models")[0]).write_bytes(b"")
+    assert [finding.split(" ")[:2] for finding in archive.verify()] == [
+        ["missing:", "book_tensors/dataset=book-1f3a9c04/date=2026-01-05/a.parquet"],
+        ["damaged:", "models/run=vit-7d20b1e5/a.parquet"],
+    ]
+
+
+def test_folders_that_no_kind_of_table_has_are_no_partitions(archive: Archive, tmp_path: Path):
+    archive.commit("scores", VIT, {"a": rows("scores", 1, 1)})
+    for name in ("run=", "dataset=x", "_tmp", "run=a b"):
+        (tmp_path / "archive/scores" / name).mkdir()
+    assert archive.committed("scores") == [VIT]
 
 
 def test_rows_keep_the_order_of_their_commits_across_partitions(archive: Archive):
