@@ -29,6 +29,7 @@ from workloads.models.protocol import (
     check_positive,
     config_hash,
     continues,
+    part,
 )
 from workloads.models.smoothing import decay_of, smoothed
 
@@ -48,12 +49,18 @@ class Labels(Rows):
         if len(horizons) > 1 or (horizons <= 0).any():
             raise ModelError(f"labels look {horizons.tolist()} ns ahead; give labels of one horizon above 0")
 
+    def known(self, ts: int) -> "Labels":
+        """The labels that were known at ``ts``: what may be fitted on then."""
+        return part(self, self.ts_end <= ts)
+
     @property
     def horizon_ns(self) -> int:
+        """Of the labels, which are at least one."""
         return int(self.ts_end[0] - self.ts[0])
 
     @property
     def ticks(self) -> Floats:
+        """The moves, in ticks."""
         return self.move / 2
 
 

@@ -117,7 +117,7 @@ class EwmaRisk:
 
     def fit(self, window: MidRows, origin: Origin) -> RiskArtifact:
         """Mean squared change in a step."""
-        squares, counted = self._squares(window, Place(0), 0.0)
+        changes, counted = self._changes(window, Place(0), 0.0)
         if not counted.any():
             raise EmptyWindowError(
                 f"{len(window)} mids hold no two of one segment a step apart; lengthen the training window "
@@ -130,7 +130,7 @@ class EwmaRisk:
             train_end=int(window.ts[-1]),
             as_of=int(window.ts[-1]),
             config_hash=config_hash(self.config, self.terms),
-            seed=float(squares[counted].mean()),
+            seed=float(np.mean(changes[counted] ** 2)),
         )
 
     def start(self, artifact: RiskArtifact) -> RiskState:
@@ -152,16 +152,15 @@ class EwmaRisk:
         variances = self._variances(state, rows)
         return self._risk(rows.ts, variances, artifact), self._after(state, rows, variances)
 
-    def _squares(self, rows: MidRows, place: Place, mid: float) -> tuple[Floats, Flags]:
-        """Squared change that ends at each row, (currency per lot)^2, and whether no gap lies in it."""
-        change = np.diff(rows.mid, prepend=mid) * self.terms.multiplier
-        return change * change, continues(place, rows, self.config.step_ns)
+    def _changes(self, rows: MidRows, place: Place, mid: float) -> tuple[Floats, Flags]:
+        """Change that ends at each row, currency per lot, and whether it counts: no gap lies in it."""
+        changes = np.diff(rows.mid, prepend=mid) * self.terms.multiplier
+        return changes, continues(place, rows, self.config.step_ns)
 
     def _variances(self, state: RiskState, rows: MidRows) -> Floats:
         """Step variance forecast at each row."""
-        squares, counted = self._squares(rows, state.place, state.mid)
-        kept = squares[counted]
-        forecasts = ewma_variance(kept, self.config.decay, state.variance)
+        changes, counted = self._changes(rows, state.place, state.mid)
+        forecasts = ewma_variance(changes[counted], self.config.decay, state.variance)
         result: Floats = forecasts[np.cumsum(counted)]
         return result
 

@@ -16,7 +16,8 @@ def smoothed(values: Floats, fresh: Flags, start: float, decay: float, gain: flo
     same bits as the whole.
     """
     result = np.empty(len(values))
-    _smooth(np.ascontiguousarray(values, np.float64), fresh, start, decay, gain, result)
+    own = np.array(values, np.float64)  # a read-only or strided column would compile anew
+    _smooth(own, fresh, start, decay, gain, result)
     return result
 
 
