@@ -326,15 +326,15 @@ def _complete(snapshots: Iterable[pa.Table]) -> Mends:
     if not parts:
         return Mends.none()
     ids, place, chunk, chunks, ts = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    if not len(ids):
+        return Mends.none()
     order = np.lexsort((ts, chunk, place, ids))
     ids, place, chunk, chunks, ts = (c[order] for c in (ids, place, chunk, chunks, ts))
     same = (ids[1:] == ids[:-1]) & (place[1:] == place[:-1])
     again = np.append(False, same & (chunk[1:] == chunk[:-1]))
     ids, place, chunk, chunks, ts = (c[~again] for c in (ids, place, chunk, chunks, ts))
     new = np.append(True, (ids[1:] != ids[:-1]) | (place[1:] != place[:-1]))
-    start = np.flatnonzero(new)[: len(ids)]
-    if not len(ids):
-        return Mends.none()
+    start = np.flatnonzero(new)
     count = np.diff(np.append(start, len(ids)))
     whole = (np.minimum.reduceat(chunks, start) == count) & (np.maximum.reduceat(chunks, start) == count)
     whole &= (chunk[start] == 1) & (np.maximum.reduceat(chunk, start) == count)
