@@ -10,6 +10,7 @@ COMMANDS = {
     "env": "operations.env:env",
     "ingest": "operations.ingest:ingest",
     "replay": "operations.replay:replay",
+    "submit": "operations.submit:submit",
     "ticks": "operations.ticks:ticks",
 }
 

@@ -9,7 +9,7 @@ import errno
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -82,21 +82,24 @@ def parse_config(cls: type[Config], text: str, where: str) -> Config:
         raise JobConfigError(f"{where} is no {cls.__name__}: {problems}") from error
 
 
+def read_config(cls: type[Config], path: str | None, overrides: Mapping[str, str]) -> Config:
+    """A config from a JSON file, if one is named, and from fields given as text, which overrule it."""
+    texts = {name for name, kind in get_type_hints(cls).items() if kind in (str, str | None)}
+    values = _read(path) if path else {}
+    values.update({name: text if name in texts else _value(text) for name, text in overrides.items()})
+    return parse_config(cls, json.dumps(values), path or "the command line")
+
+
 def job_main(cls: type[Config], run: Callable[[Config], Any], doc: str | None) -> None:
     """The ``main()`` of a job: ``--config`` plus one option for each field of its config dataclass.
 
     A known error becomes one ``error`` line and exit status 1; an unknown one keeps its traceback.
     """
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # Config is a dataclass by contract
-    types = get_type_hints(cls)
-    texts = {name for name, kind in types.items() if kind in (str, str | None)}
 
     def callback(config: str | None, **overrides: str | None) -> None:
         try:
-            values = _read(config) if config else {}
-            given = {k: v for k, v in overrides.items() if v is not None}
-            values.update({k: v if k in texts else _value(v) for k, v in given.items()})
-            run(parse_config(cls, json.dumps(values), config or "the command line"))
+            run(read_config(cls, config, {k: v for k, v in overrides.items() if v is not None}))
         except WorkloadError as error:
             emit("error", error=type(error).__name__, message=str(error))
             raise click.ClickException(str(error)) from error
