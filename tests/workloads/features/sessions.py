@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from tests.workloads.ingest.streams import Arrival, records
+from workloads.exchange.packets import Packets
+from workloads.exchange.simulator import Block, Simulator, SimulatorConfig, Truth
 from workloads.ingest import frames
 from workloads.ingest.arbitration import Rules
 from workloads.ingest.pipeline import Pipeline
@@ -18,9 +20,17 @@ VENUE, CHANNEL, EPOCH = "XCME", 310, 2026010400
 SECOND = 1_000_000_000
 
 
+def session_of(config: SimulatorConfig) -> tuple[Block, Truth]:
+    """A whole simulated session, and what really happened in it."""
+    simulator = Simulator(config)
+    feeds = zip(*simulator.blocks(), strict=True)
+    joined = (Packets.of([block[i] for block in feed for i in range(len(block))]) for feed in feeds)
+    return Block(*joined), simulator.truth()
+
+
 def archive_of(
     folder: Path,
-    block: Any,
+    block: Block,
     lost: Collection[int] = (),
     lost_snapshots: Collection[int] = (),
     late: Collection[int] = (),

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.workloads.features.sessions import CHANNEL, EPOCH, VENUE, archive_of, ns, read, rows
-from workloads.exchange.simulator import Simulator, SimulatorConfig
+from tests.workloads.features.sessions import CHANNEL, EPOCH, VENUE, archive_of, ns, read, rows, session_of
+from workloads.exchange.simulator import SimulatorConfig
 from workloads.features.mending import mending, places_of, read_mending
 from workloads.ticks.codes import Action, EntryType, RowFlag
 from workloads.ticks.order_book import OrderBooks
@@ -26,12 +26,8 @@ BID, OFFER = EntryType.BID, EntryType.OFFER
 @pytest.fixture(scope="module")
 def session():
     """Half a minute with a snapshot loop every two seconds: the packets and the truth."""
-    config = SimulatorConfig(
-        seed=5, duration_ns=30 * SECOND, snapshot_interval_ns=2 * SECOND, block_ns=60 * SECOND
-    )
-    simulator = Simulator(config)
-    (block,) = simulator.blocks()
-    return block, simulator.truth()
+    config = SimulatorConfig(seed=5, duration_ns=30 * SECOND, snapshot_interval_ns=2 * SECOND)
+    return session_of(config)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +136,7 @@ def test_rows_merged_batch_by_batch_are_those_merged_at_once(session, tmp_path):
     mbo = on_time(read(archive, "mbo"))
     whole, origin = read_mending(archive, PARTITION).merge(mbo)
     assert (origin < 0).sum() > 100
-    assert whole.filter(pa.array(origin >= 0)).equals(mbo)
+    assert whole.filter(pa.array(origin >= 0)).drop("venue").equals(mbo.drop("venue"))
     assert (np.diff(places_of(whole).astype(np.int64)) >= 0).all()
     assert (np.diff(ns(whole, "ts_sent")) >= 0).all()
     rng = random.Random(2)
@@ -148,7 +144,7 @@ def test_rows_merged_batch_by_batch_are_those_merged_at_once(session, tmp_path):
         cuts = [0, *sorted(rng.sample(range(mbo.num_rows), 20)), mbo.num_rows]
         mend = read_mending(archive, PARTITION)
         parts = [mend.merge(mbo.slice(a, b - a))[0] for a, b in pairwise(cuts)]
-        assert pa.concat_tables(parts).to_pydict() == whole.to_pydict()
+        assert pa.concat_tables(parts).drop("venue").equals(whole.drop("venue"))
 
 
 # By hand: packets 1 to 9, sent at 10, 20 ... 90; number 5 is missing.
