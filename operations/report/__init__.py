@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-FILE_NAME = "report.html"
-
 
 def build_report(run_folder: Path) -> Path:
     """Read a run's folder, write ``report.html`` into it and return its path. Safe to repeat.
@@ -16,7 +14,7 @@ def build_report(run_folder: Path) -> Path:
     WorkloadError
         If ``run.json`` or the archive can't be read.
     """
-    from operations.report.page import render
+    from operations.report.page import FILE_NAME, render
 
     path = run_folder / FILE_NAME
     part = path.with_name(path.name + ".part")

@@ -51,7 +51,9 @@
   const drawn = new Map();
   const draw = (box, figure) => {
     const seen = {};
-    const layout = themed(merged(frame, figure.layout), seen);
+    const more = Object.keys(figure.layout).filter((key) => /^yaxis\d/.test(key));
+    const base = { ...frame, ...Object.fromEntries(more.map((key) => [key, frame.yaxis])) };
+    const layout = themed(merged(base, figure.layout), seen);
     layout.margin.t = figure.layout.showlegend ? 30 : 10;
     if (root.classList.contains("paper")) {
       Object.assign(layout, { autosize: false, width: box.clientWidth, height: box.clientHeight });

@@ -2,9 +2,7 @@
 
 import base64
 import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shlex
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -15,9 +13,11 @@ import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from operations.report import figures
+from operations.report import figures, research
 from operations.report.arrival import Arrival, arrival
 from operations.report.market import MOST_INSTRUMENTS, Instrument, Market, market
+from operations.report.parts import Json, Table, Verdict
+from operations.report.record import RecordError, embedded, run_record
 from operations.report.wording import (
     NANO,
     NONE,
@@ -33,8 +33,17 @@ from operations.report.wording import (
 from workloads.errors import WorkloadError
 from workloads.exchange.feed import SendLog
 from workloads.exchange.mdp3 import TWINS
-from workloads.ticks.archive import Archive, open_archive
+from workloads.ticks.archive import (
+    Archive,
+    DatasetPartition,
+    Partition,
+    RunPartition,
+    open_archive,
+)
+from workloads.ticks.partitions import AnyPartition
+from workloads.ticks.schema import TABLES, Layout
 
+FILE_NAME = "report.html"
 GAPS_SHOWN = 12
 LADDER_LEVELS = 5
 COUNTERS_CHECKED = ("adds", "changes", "deletes", "resets", "unknown_changes", "unknown_deletes")
@@ -69,35 +78,15 @@ class ReportError(WorkloadError):
     """The run's folder can't be turned into a report."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a head of desk reads first."""
-
-    state: str
-    """proven, explained, unexplained, unproven or empty: the page's style."""
-    label: str
-    sentence: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells are text; the columns in ``words`` hold words, the others numbers."""
-
-    head: list[str]
-    rows: list[list[str]]
-    words: tuple[int, ...] = (0,)
-
-
-Json = Mapping[str, Any]
-
-
 def render(folder: Path) -> str:
     """The whole page."""
     run = read_run(folder)
     archive = open_archive(str(folder / "archive"))
     log = SendLog.load(folder / "sent.npz") if (folder / "sent.npz").is_file() else None
     arrived, traded = arrival(archive, log), market(archive)
-    charts = arrival_charts(arrived)
+    found = research.research(run, folder, archive)
+    symbols = {instrument.instrument_id: instrument.symbol for instrument in traded.instruments}
+    charts = arrival_charts(arrived) | research.charts(found, symbols)
     end = arrived.event_span[1] if arrived.event_span else _last_time(traded)
     charted = [i for i in traded.instruments if i.quotes is not None or len(i.trades.ts)][:MOST_INSTRUMENTS]
     by_instrument = [figures.market_charts(i, end, len(charted)) for i in charted]
@@ -114,18 +103,25 @@ def render(folder: Path) -> str:
     committed = committed_table(archive)
     asset = {name: _asset(name) for name in ("page.css", "page.js", "theme.js")}
     plotly = get_plotlyjs()
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(_asset("page.html")).render(
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        loader=jinja2.FunctionLoader(_asset),
+    )
+    return environment.get_template("page.html").render(
         policy=_policy(asset["theme.js"], plotly, asset["page.js"]),
         css=Markup(asset["page.css"]),  # noqa: S704 - our own file
         theme_js=Markup(asset["theme.js"]),  # noqa: S704 - our own file
         page_js=Markup(asset["page.js"]),  # noqa: S704 - our own file
         plotly_js=Markup(plotly),  # noqa: S704 - plotly's own file
-        data=Markup(_json(data)),  # noqa: S704 - _json leaves nothing that HTML reads as markup
+        data=Markup(embedded(data)),  # noqa: S704 - leaves nothing that HTML reads as markup
+        record=Markup(embedded(run, allow_nan=True)),  # noqa: S704 - the same
         heading=f"{run.get('venue') or 'unknown venue'} channel {run.get('channel', NONE)}",
         about=about(run, arrived),
         verdict=verdict(run, arrived, archive),
-        warnings=warnings(run, arrived, traded, archive),
+        research=research_parts(found, symbols),
+        warnings=[*research.warnings(found), *warnings(run, arrived, traded, archive)],
         keys=key_figures(run, arrived, committed, archive),
         charts=charts,
         arrived=arrived,
@@ -152,6 +148,7 @@ def render(folder: Path) -> str:
         reproduce=reproduce(run),
         notes=(run.get("source") or {}).get("notes") or [],
         command=run.get("command") or NONE,
+        report_path=shlex.quote(str(folder / FILE_NAME)),
         stages=stages(run),
         name=run.get("name") or folder.name,
     )
@@ -159,16 +156,35 @@ def render(folder: Path) -> str:
 
 def read_run(folder: Path) -> dict[str, Any]:
     """``run.json``; anything in it may be missing."""
-    path = folder / "run.json"
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReportError(
-            f"{path} can't be read ({error}); a report needs the folder of a finished `tickworks run`"
-        ) from error
-    if not isinstance(run, dict):
-        raise ReportError(f"{path} holds no JSON object; run `tickworks run` again")
-    return run
+        return run_record(folder)
+    except RecordError as error:
+        raise ReportError(f"a report needs the folder of a finished `tickworks run`: {error}") from error
+
+
+def research_parts(found: research.Research, symbols: dict[int, str]) -> dict[str, Any]:
+    """What the template says about research."""
+    return {
+        "there": found.there,
+        "verdict": research.verdict(found),
+        "forecast_figures": research.forecast_figures(found),
+        "backtest_figures": research.backtest_figures(found),
+        "rules": research.rules_table(found),
+        "grids": research.grid_table(found, symbols),
+        "about_quality": research.quality_sentence(found),
+        "training": research.training_facts(found),
+        "models": research.model_table(found),
+        "instruments": research.instrument_table(found, symbols),
+        "confusion": research.confusion(found),
+        "bound": found.forecasts.bound_of if found.forecasts else 0,
+        "simulated": found.simulated,
+        "terms": research.backtest_facts(found),
+        "about_backtest": research.backtest_sentence(found),
+        "statistics": research.statistics_table(found),
+        "profits": research.profit_table(found, symbols),
+        "identity": research.identity(found),
+        "configs": research.configs(found),
+    }
 
 
 def arrival_charts(arrived: Arrival) -> dict[str, figures.Chart]:
@@ -301,9 +317,8 @@ def warnings(run: Json, arrived: Arrival, traded: Market, archive: Archive) -> l
 def about(run: Json, arrived: Arrival) -> list[str]:
     """Source, when, how long."""
     source = run.get("source") or {}
-    kind = source.get("kind") or "unknown source"
-    parts = [f"{kind} {source['name']}" if source.get("name") and source["name"] != kind else kind]
-    if source.get("seed") is not None:
+    parts = [_source(source) or "unknown source"]
+    if source.get("seed") is not None and f"seed {source['seed']}" not in parts[0]:
         parts.append(f"seed {source['seed']}")
     speed = source.get("speed")
     if speed is not None:
@@ -324,7 +339,7 @@ def key_figures(
     """(name, figure, note)."""
     rows = bytes_ = 0
     for table in archive.tables():
-        for partition in archive.partitions(table):
+        for partition in partitions(archive, table):
             files = archive.files(table, partition)
             rows += sum(f.rows for f in files)
             bytes_ += sum(f.bytes for f in files)
@@ -596,12 +611,23 @@ def book_health(run: Json, arrived: Arrival, traded: Market) -> list[tuple[str, 
     ]
 
 
+def partitions(archive: Archive, table: str) -> list[AnyPartition]:
+    """Those of a table, whatever its layout."""
+    match TABLES[table].layout:
+        case Layout.MARKET:
+            return [*archive.partitions(table, Partition)]
+        case Layout.DATASET:
+            return [*archive.partitions(table, DatasetPartition)]
+        case Layout.RUN:
+            return [*archive.partitions(table, RunPartition)]
+
+
 def committed_table(archive: Archive) -> Table | None:
     """What the commit logs list."""
     rows = []
     totals = [0, 0, 0]
     for table in archive.tables():
-        for partition in archive.partitions(table):
+        for partition in partitions(archive, table):
             files = archive.files(table, partition)
             n, size = sum(f.rows for f in files), sum(f.bytes for f in files)
             totals = [totals[0] + len(files), totals[1] + n, totals[2] + size]
@@ -614,7 +640,7 @@ def committed_table(archive: Archive) -> Table | None:
                     digits(size / n) if n else NONE,
                     count(len(files)),
                     count(last) if last == 1 else f"1–{count(last)}",
-                    f"{partition.venue} {partition.date.isoformat()} channel {partition.channel}",
+                    _place(partition),
                 ]
             )
     if not rows:
@@ -641,7 +667,7 @@ def reproduce(run: Json) -> list[tuple[str, str]]:
         f"Python {machine['python']}" if machine.get("python") else None,
     ]
     out = [
-        ("Source", " ".join(str(part) for part in (source.get("kind"), source.get("name")) if part) or NONE),
+        ("Source", _source(source) or NONE),
         ("Seed", NONE if seed is None else str(seed)),
         ("Environment", str(run.get("environment") or NONE)),
         ("Tickworks", str(run.get("version") or NONE)),
@@ -660,7 +686,18 @@ def stages(run: Json) -> list[tuple[str, str, float]]:
     """(stage, time, percent of the whole)."""
     seconds = {str(k): float(v) for k, v in (run.get("seconds") or {}).items() if v is not None}
     total = sum(seconds.values()) or 1.0
-    return [(name, duration(s * NANO), round(100 * s / total, 1)) for name, s in seconds.items()]
+    each = [(name, duration(s * NANO), round(100 * s / total, 1)) for name, s in seconds.items()]
+    return [*each, ("together", duration(total * NANO), 0.0)] if len(each) > 1 else each
+
+
+def _place(partition: AnyPartition) -> str:
+    match partition:
+        case Partition(venue, date, channel):
+            return f"{venue} {date.isoformat()} channel {channel}"
+        case DatasetPartition(dataset, date):
+            return f"{dataset} {date.isoformat()}"
+        case RunPartition(run):
+            return run
 
 
 def _instrument_note(instrument: Instrument) -> str:
@@ -672,6 +709,12 @@ def _instrument_note(instrument: Instrument) -> str:
     if instrument.crossed:
         parts.append(f"{plural(instrument.crossed, 'crossed look')} left out")
     return ", ".join(parts)
+
+
+def _source(source: Json) -> str:
+    """Kind and name, without saying the kind twice."""
+    kind, name = str(source.get("kind") or ""), str(source.get("name") or "")
+    return name if name.startswith(kind) else f"{kind} {name}".strip()
 
 
 def _last_time(traded: Market) -> int:
@@ -689,14 +732,6 @@ def _instant(text: Any) -> datetime | None:
 
 def _figure(chart: figures.Chart) -> dict[str, Any]:
     return {"data": chart["data"], "layout": chart["layout"]}
-
-
-def _json(value: Any) -> str:
-    """JSON that can stand inside a script element: no character that HTML could read as markup."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
 
 
 def _asset(name: str) -> str:

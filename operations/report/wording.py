@@ -39,6 +39,23 @@ def share(part: float, whole: float) -> str:
     return f"{percent:.{digits}f}{SPACE}%"
 
 
+def percent(part: float, places: int = 1) -> str:
+    """A share of 1 as ``58.1 %``."""
+    return NONE if math.isnan(part) else f"{100 * part:.{places}f}{SPACE}%".replace("-", MINUS)
+
+
+def points(difference: float, places: int = 1) -> str:
+    """A difference of two shares in percentage points, with its sign: ``+2.5``."""
+    return NONE if math.isnan(difference) else f"{100 * difference:+.{places}f}".replace("-", MINUS)
+
+
+def money(value: float, currency: str) -> str:
+    """``12,345 USD``; cents only where the amount is small."""
+    text = f"{value:,.0f}" if abs(value) >= 99.5 else f"{value:,.2f}"
+    text = text.removeprefix("-") if not text.strip("-0.,") else text.replace("-", MINUS)
+    return f"{text}{SPACE}{currency}" if currency else text
+
+
 def digits(value: float, significant: int = 3) -> str:
     """At least three significant digits, all digits before the point."""
     if value == 0:
