@@ -15,7 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from tests.workloads.features.sessions import CHANNEL, VENUE, archive_of, ns, read, rows, session_of
 from tests.workloads.ingest.streams import SUNDAY as OPEN
-from workloads.exchange.simulator import SimulatorConfig
+from workloads.exchange.captures import open_capture
+from workloads.exchange.packets import Packets
+from workloads.exchange.simulator import Block, SimulatorConfig
 from workloads.features.cleaning import RULES, Cleaner, Counts, Flags, Rules, book_rules, flagged_table
 from workloads.features.mending import mending
 from workloads.ticks.codes import Action, CleaningRule, RowFlag
@@ -30,6 +32,8 @@ TICK, SECOND = 250, 10**9
 NEW, CHANGE, DELETE, RESET = Action.NEW, Action.CHANGE, Action.DELETE, Action.RESET
 CLOSE = OPEN + 23 * 3600 * 10**9
 NOW = OPEN + 1_000
+SOURCES = ("mbo", "trades")
+REFERENCE = ("limits", "status", "definitions", "gaps", "packets", "snapshots")
 READY, PRE_OPEN, HALT, NO_CHANGE = 17, 21, 2, 103
 
 DEFINED = rows(
@@ -241,10 +245,9 @@ def session(tmp_path_factory):
     )
     block, _ = session_of(config)
     archive = archive_of(tmp_path_factory.mktemp("spoiled"), block, lost={300, 301, 420}, late={350})
-    names = ("mbo", "trades", "limits", "status", "definitions", "gaps", "packets", "snapshots")
-    tables = {name: read(archive, name) for name in names}
+    tables = {name: read(archive, name) for name in (*SOURCES, *REFERENCE)}
     rng = np.random.default_rng(4)
-    for name in ("mbo", "trades"):
+    for name in SOURCES:
         again = np.sort(
             np.append(np.arange(tables[name].num_rows), rng.integers(0, tables[name].num_rows, 9))
         )
@@ -257,7 +260,7 @@ def session(tmp_path_factory):
     return tables
 
 
-def cleaned(tables, mbo_cuts=(), trade_cuts=(), rules=None):
+def cleaned(tables, mbo_cuts=(), trade_cuts=(), rules=None, day=DAY):
     """(flags, flagged, cleaning) of both tables, cleaned in the pieces that these cuts make."""
     mend = mending(
         PARTITION,
@@ -267,7 +270,7 @@ def cleaned(tables, mbo_cuts=(), trade_cuts=(), rules=None):
         lambda: [tables["snapshots"]],
     )
     reference = (tables[name] for name in ("definitions", "limits", "status"))
-    made = Cleaner(rules or Rules(outlier_ticks=2), VENUE, DAY, *reference, mend)
+    made = Cleaner(rules or Rules(outlier_ticks=2), VENUE, day, *reference, mend)
     books, counts, flagged, every = OrderBooks(), Counts(), [], {"mbo": [], "trades": []}
 
     def keep(source, piece, flags):
@@ -307,7 +310,7 @@ def test_counts_flagged_rows_and_rows_read_agree(session):
     assert flagged.schema.equals(TABLES["flagged"].arrow)
     assert counts.schema.equals(TABLES["cleaning"].arrow)
     flagged, counts = pl.from_arrow(flagged), pl.from_arrow(counts)
-    for source in ("mbo", "trades"):
+    for source in SOURCES:
         touched = flagged.filter(pl.col("source") == source)
         counted = counts.filter(pl.col("source") == source)
         assert sum(counted.filter(pl.col("rule") == "rows")["rows"]) == session[source].num_rows
@@ -326,7 +329,7 @@ def test_counts_flagged_rows_and_rows_read_agree(session):
 def test_flagged_rows_keep_their_order_and_identity(session):
     joined, flagged, _ = cleaned(session)
     identity = ["ts_event", "epoch", "seq", "msg_index", "entry_index", "instrument_id"]
-    for source in ("mbo", "trades"):
+    for source in SOURCES:
         there = flagged.filter(pc.equal(flagged["source"].cast(pa.string()), source))
         expected = session[source].filter(pa.array(joined[source][0] != 0))
         assert there.select(identity).to_pydict() == expected.select(identity).to_pydict()
@@ -335,9 +338,9 @@ def test_flagged_rows_keep_their_order_and_identity(session):
 @pytest.mark.parametrize("seed", range(4))
 def test_batch_by_batch_is_the_same_as_at_once(session, seed):
     rng = random.Random(seed)
-    cuts = [rng.sample(range(session[name].num_rows), 15) for name in ("mbo", "trades")]
+    cuts = [rng.sample(range(session[name].num_rows), 15) for name in SOURCES]
     whole, pieced = cleaned(session), cleaned(session, *cuts)
-    for source in ("mbo", "trades"):
+    for source in SOURCES:
         np.testing.assert_array_equal(whole[0][source], pieced[0][source])
     assert whole[2].to_pydict() == pieced[2].to_pydict()
 
@@ -352,7 +355,7 @@ def test_nothing_that_is_sent_later_changes_what_is_said_of_a_row(session, seed)
     seq = pc.max(other["packets"]["seq"]).as_py()
     other["gaps"] = session["gaps"].filter(pc.less(session["gaps"]["last_seq"], seq))
     then, now = cleaned(session)[0], cleaned(other)[0]
-    for source in ("mbo", "trades"):
+    for source in SOURCES:
         n = int((ns(session[source], "ts_sent") < cut).sum())
         for before, after in zip(then[source], now[source], strict=True):
             np.testing.assert_array_equal(before[ns(session[source], "ts_sent") < cut], after[:n])
@@ -370,6 +373,26 @@ def changed(table, cut, rng):
             values = pa.array(rng.integers(1, 3, future.num_rows)).cast(future.schema.field(at).type)
             future = future.set_column(at, future.schema.field(at), values)
     return pa.concat_tables([past, future])
+
+
+def test_the_real_day_is_crossed_only_before_its_first_trade(data_folder, tmp_path):
+    """ES on 25 December 2023: orders of the pre-open cross in the book until the first match uncrosses it."""
+    capture = open_capture(data_folder / "databento-es/esh4-glbx-mdp3-20231225.mbo.dbn.zst")
+    packets = Packets.of([block[i] for block in capture.blocks() for i in range(len(block))])
+    archive = archive_of(tmp_path, Block(packets, Packets.of([])))
+    tables = {name: read(archive, name) for name in (*SOURCES, *REFERENCE)}
+    joined, flagged, counts = cleaned(tables, rules=Rules(), day=date(2023, 12, 26))
+    found = {(row["source"], row["rule"]): (row["rows"], row["excluded"]) for row in counts.to_pylist()}
+    assert found == {
+        ("mbo", "rows"): (59_448, 0),
+        ("mbo", "crossed"): (891, 0),
+        ("mbo", "closed"): (9_649, 0),
+        ("trades", "rows"): (2_973, 0),
+    }
+    crossed = (joined["mbo"][0] & CleaningRule.CROSSED) != 0
+    first_trade = ns(tables["trades"], "ts_sent")[0]
+    assert (ns(tables["mbo"], "ts_sent")[crossed] <= first_trade).all()
+    assert flagged.num_rows == 9_650, "one crossed event ended after the open: the rest was closed, too"
 
 
 @settings(max_examples=60, deadline=None)
