@@ -1,0 +1,15 @@
+"""What training cannot work with."""
+
+from workloads.errors import WorkloadError
+
+
+class TrainingDataError(WorkloadError):
+    """The dataset's rows are not what the training job's config says."""
+
+
+class NothingToTrainError(WorkloadError):
+    """The dataset is too small to fit anything on."""
+
+
+class StateError(WorkloadError):
+    """Bytes are no model or checkpoint, or those of another run."""
