@@ -148,7 +148,11 @@ class Definitions:
         return sorted({symbol for symbol in self._symbols if symbol is not None})
 
     def column(
-        self, name: str, instrument_ids: NDArray[np.int32], ts: NDArray[np.int64]
+        self,
+        name: str,
+        instrument_ids: NDArray[np.int32],
+        ts: NDArray[np.int64],
+        missing: int | None = None,
     ) -> NDArray[np.int64]:
         """One number of the definition valid for each row.
 
@@ -158,6 +162,8 @@ class Definitions:
             An integer or time column of the table.
         instrument_ids, ts : arrays of n
             ``ts`` in ns UTC.
+        missing : int, optional
+            What stands for a number that no valid definition gives; default: that is an error.
 
         Raises
         ------
@@ -170,6 +176,10 @@ class Definitions:
         if name not in numbers:
             raise ValueError(f"{name!r} is no number of a definition; those are {', '.join(numbers)}")
         values, valid = self._ints(name)
+        if missing is not None:
+            rows = self._search(instrument_ids, ts)
+            known = np.append(valid, False)[rows]
+            return np.where(known, np.append(values, 0)[rows], missing)
         rows = self._find(instrument_ids, ts)
         if not valid[rows].all():
             row = rows[np.argmin(valid[rows])]

@@ -301,7 +301,7 @@ class OrderBooks:
     def _run(self, rows: _Rows, tops: npt.NDArray[Any], levels: int) -> npt.NDArray[Any]:
         self._books.meta[_TOPS] = 0
         row, n = 0, len(rows.action)
-        while (row := _apply(rows, row, self._books, tops, levels)) < n:
+        while (row := _apply(rows, row, n, self._books, tops, levels)) < n:
             if self._books.meta[_NEEDS] == _TOP_SLOTS:
                 more = np.zeros(len(tops) + int(self._books.meta[_INSTRUMENTS]) + 1, _TOP)
                 tops = np.concatenate([tops, more])
@@ -850,14 +850,14 @@ def _put(rows: Any, row: Any, books: Any, number: Any, slot: Any) -> Any:
 
 
 @compiled
-def _apply(rows: Any, first: Any, books: Any, tops: Any, levels: Any) -> Any:
-    """Apply rows from ``first`` on. Returns the first row that was not applied for want of room.
+def _apply(rows: Any, first: Any, last: Any, books: Any, tops: Any, levels: Any) -> Any:
+    """Apply rows from ``first`` up to, not including, ``last``. Returns the first that found no room.
 
     That row has changed nothing; ``meta[_NEEDS]`` says what it needs. ``tops`` of length 0: none wanted.
     """
     meta, counters, orders, n = books.meta, books.counters, books.orders, len(rows.action)
     last_id, number = np.int64(-1), np.int64(-1)
-    for row in range(first, n):
+    for row in range(first, last):
         ends = rows.ends[row]
         if ends and len(tops) > 0 and meta[_TOPS] + meta[_INSTRUMENTS] + 1 > len(tops):
             meta[_NEEDS] = _TOP_SLOTS
@@ -908,4 +908,4 @@ def _apply(rows: Any, first: Any, books: Any, tops: Any, levels: Any) -> Any:
         counters[_ROWS] += 1
         if ends:
             _end_event(books, row, tops, levels)
-    return n
+    return last
