@@ -11,6 +11,7 @@ COMMANDS = {
     "ingest": "operations.ingest:ingest",
     "replay": "operations.replay:replay",
     "submit": "operations.submit:submit",
+    "backtest": "operations.backtest:backtest",
     "ticks": "operations.ticks:ticks",
 }
 

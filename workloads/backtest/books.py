@@ -23,7 +23,7 @@ from workloads.ticks.order_book import NULL_PRICE, OrderBooks, column, flag
 
 Ints = NDArray[np.int64]
 
-MARKING = ("mbp", "trades", "statistics")
+MARKING = ("mbp", "trades", "statistics", "limits", "status")
 """Tables beside `mbo` on whose rows the venue marks an event's end."""
 _PLACE = ["epoch", "seq", "msg_index", "event_flags"]
 _MBO = [

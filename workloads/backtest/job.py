@@ -27,7 +27,8 @@ def run(archive: Archive, config: BacktestConfig, map: Map = map) -> Summary:
     -------
     dict
         What the job's ``done`` event says: ``run``, ``training_run``, ``dataset``, ``data_commit``,
-        ``strategies`` (`summary.statistics_of`), ``period``, ``rows``, ``books``, ``left_out``.
+        ``strategies`` (`summary.statistics_of`), ``period``, ``rows``, ``books`` (that could be met),
+        ``left_out`` (what could not be traded, and why), ``skipped`` (where that is all).
 
     Raises
     ------
@@ -67,7 +68,14 @@ def run(archive: Archive, config: BacktestConfig, map: Map = map) -> Summary:
         "rows": {table: rows.num_rows for table, rows in made.items()},
         "books": books,
         "left_out": left_out,
+        "skipped": None if outcomes else _nothing(left_out),
     }
+
+
+def _nothing(left_out: dict[str, str]) -> str:
+    """Why no strategy could trade anything."""
+    reasons = "; ".join(f"{what}: {why}" for what, why in left_out.items())
+    return f"nothing could be traded ({reasons or 'no instrument is defined'})"
 
 
 def _statistics(outcomes: list[Outcome], inputs: Inputs, config: BacktestConfig) -> dict[str, Any]:
