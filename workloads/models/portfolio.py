@@ -103,7 +103,7 @@ def target_position(
         - exit_cost * opens
         - bend * (lots + 0.5)
     )
-    lots = lots + (better > 0.0) * (more <= room)
+    lots = lots + (better > 0.0)
     wanted = np.minimum(np.maximum(position + side * lots, -max_position), max_position) * (1 - flatten)
     return position + np.minimum(np.maximum(wanted - position, -max_trade), max_trade)
 

@@ -97,6 +97,13 @@ def test_an_artifact_as_of_t_knows_nothing_after_t(name, t, seed):
     assert fit(name, spoiled(rows, market(ROWS, seed + 100), ts), ts) == artifact
 
 
+@pytest.mark.parametrize("name", ["score", "flow"])
+def test_an_artifact_is_known_only_when_its_last_label_is(name):
+    rows = market(ROWS)
+    labels = rows["labels"].known(int(rows["labels"].ts[TRAINED]))
+    assert fit(name, rows, int(rows["labels"].ts[TRAINED])).as_of == labels.ts_end[-1] > labels.ts[-1]
+
+
 def test_rows_after_the_last_label_change_no_fit():
     rows = market(ROWS)
     labels = rows["labels"].known(int(rows["labels"].ts[TRAINED]))

@@ -124,6 +124,24 @@ def test_flatten_gets_out_as_far_as_one_trade_may(case):
     assert abs(x) == max(abs(case["position"]) - case["max_trade"], 0)
 
 
+def test_of_many_random_cases_each_finds_the_best_position_that_is_nearest():
+    random, n = np.random.default_rng(5), 20_000
+    most, trade = random.integers(1, 16, n), random.integers(1, 21, n)
+    held = np.round(random.uniform(-1, 1, n) * most).astype(np.int64)
+    alpha, linear = random.normal(0, 30, n), random.uniform(0, 20, n)
+    variance, impact = random.exponential(50, n), random.exponential(5, n) * (random.random(n) < 0.7)
+    averse, share = random.choice([0, 0.01, 0.1, 1], n), random.choice([0, 0.5, 1], n)
+    found = target_position(alpha, variance, linear, impact, held, False, averse, share, most, trade)
+    x = np.arange(-15, 16)[:, None]
+    value = alpha * x - trade_cost(x - held, linear, impact) - share * linear * np.abs(x)
+    value = value - averse / 2 * variance * x * x
+    value[(np.abs(x) > most) | (np.abs(x - held) > trade)] = -np.inf
+    best = value.max(axis=0)
+    ties = value >= best - 1e-11 * (1 + np.abs(best))
+    np.testing.assert_array_equal(np.abs(found - held), np.where(ties, np.abs(x - held), 99).min(axis=0))
+    assert ties[found.astype(int) + 15, np.arange(n)].all()
+
+
 CASE = {
     "alpha": 10.0,
     "variance": 1.0,
@@ -149,6 +167,11 @@ def test_free_trading_holds_alpha_over_risk_aversion_times_variance():
 def test_linear_cost_makes_a_band_of_no_trade(position, expected):
     """(alpha - c) / (risk aversion x variance) = 7 to (alpha + c) / ... = 13."""
     assert target(CASE, linear=3.0, position=position) == expected
+
+
+def test_the_last_lot_of_a_position_is_closed_because_its_exit_is_saved():
+    """At 1 lot left: 0.4 - 4 - 1 - 0.5 = -5.1; at none: -5."""
+    assert target(CASE, alpha=0.4, linear=1.0, exit_share=1.0, position=5) == 0
 
 
 def test_impact_makes_trades_smaller_than_the_way_to_the_optimum():
