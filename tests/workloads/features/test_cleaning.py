@@ -178,6 +178,15 @@ def test_a_book_is_crossed_locked_or_empty_from_the_end_of_an_event():
     assert names(Flags(book_rules(tops), np.zeros(6, bool))) == ["", "locked", "crossed"] + ["empty"] * 3
 
 
+def test_a_stale_book_is_not_judged():
+    gaps = rows("gaps", {"first_seq": 2, "last_seq": 2, "outcome": "lost"})
+    packets = rows("packets", *({"seq": k, "ts_sent": NOW + k} for k in (1, 3)))
+    made = cleaner(mend=mending(PARTITION, gaps, rows("status"), lambda: [packets], list))
+    table = rows("mbo", *(order(k, event_flags=128) for k in (1, 3)))
+    found = made.books(table, OrderBooks().tops(table))
+    assert names(Flags(found, found > 0)) == ["empty", ""]
+
+
 def trade(seq, price, **more):
     return {"seq": seq, "ts_sent": NOW + seq, "price": price, "instrument_id": ES, "size": 1, **more}
 

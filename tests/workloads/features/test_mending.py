@@ -223,6 +223,21 @@ def test_a_snapshot_that_proves_nothing_mends_nothing(useless):
     assert stale(mended(useless, later)) == [70, 80, 90]
 
 
+def test_one_chunk_in_wire_units_spoils_its_snapshot():
+    spoiled = snapshot(ES, 6, (1, BID, 99), ts=71, chunk=1, chunks=2, flags=RowFlag.UNSCALED)
+    assert stale(mended(spoiled, snapshot(ES, 6, (2, BID, 98), ts=75, chunk=2, chunks=2))) == [
+        70, 80, 90, 100, 110,
+    ]  # fmt: skip
+
+
+def test_rows_are_stale_from_behind_the_loss_until_the_snapshot_was_sent():
+    mend = mended(snapshot(ES, 6, (1, BID, 99), ts=80))
+    place = np.array([EPOCH << 32 | n for n in (4, 6, 7, 8, 9)], np.uint64)
+    sent = np.array([40, 60, 70, 80, 90])
+    assert mend.rows_stale(np.full(5, ES), place, sent).tolist() == [False, True, True, False, False]
+    assert mend.rows_stale(np.full(5, CL), place, sent).tolist() == [False, True, True, True, True]
+
+
 def test_a_second_loss_needs_a_snapshot_of_its_own():
     first, second = snapshot(ES, 5, (1, BID, 99), ts=65), snapshot(ES, 8, (1, BID, 99), ts=95)
     gaps = rows("gaps", *({"first_seq": n, "last_seq": n, "outcome": "lost"} for n in (5, 7)))
