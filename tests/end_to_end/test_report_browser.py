@@ -13,6 +13,7 @@ import pytest
 
 from operations.report import build_report
 from tests.conftest import skip_or_fail
+from tests.operations.research_run import make
 from workloads.exchange.feed import FeedLog, SendLog
 from workloads.ticks.archive import Partition, open_archive
 from workloads.ticks.codes import Action, EventFlag, Side
@@ -32,6 +33,10 @@ HOST = int(np.datetime64("2026-11-22T15:41", "ns").astype(np.int64))
 N = 3_000
 SYMBOLS = {1: "ESH6", 2: "<script>alert(1)</script>"}
 ARRIVAL_CHARTS = ["chart-skew", "chart-latency", "chart-event_rate", "chart-wall_rate"]
+RESEARCH_CHARTS = [
+    *("chart-usable", "chart-accuracy", "chart-reliability", "chart-learning_loss"),
+    *("chart-learning_accuracy", "chart-equity", "chart-drawdown", "chart-costs", "chart-positions"),
+]
 
 
 def table(name: str, columns: dict) -> pa.Table:
@@ -124,6 +129,12 @@ def page_file(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def research_file(tmp_path_factory) -> Path:
+    """The report of a run with research; nothing of its feeds is stored."""
+    return build_report(make(tmp_path_factory.mktemp("research"), instruments=3, steps=1_600).folder)
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator:
     if not Path(CHROMIUM).exists() and not shutil.which("chromium"):
         skip_or_fail("no Chromium; install it with: apt-get install -y chromium fonts-dejavu-core")
@@ -180,6 +191,18 @@ def marks(page) -> dict[str, int]:
     )
 
 
+def assert_nothing_sticks_out(page, width: int) -> None:
+    """No horizontal scrolling, but inside of wide tables."""
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    too_wide = page.evaluate(
+        """() => [...document.querySelectorAll('header *, main *')]
+            .filter((e) => !e.closest('.scroll') && !e.closest('svg') && e.offsetParent
+                && e.getBoundingClientRect().right > innerWidth + 1)
+            .map((e) => e.outerHTML.slice(0, 80))"""
+    )
+    assert too_wide == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_all_charts_are_drawn_and_nothing_sticks_out(browser, page_file, width, scheme):
@@ -187,14 +210,7 @@ def test_all_charts_are_drawn_and_nothing_sticks_out(browser, page_file, width, 
         drawn = marks(page)
         assert list(drawn) == [*ARRIVAL_CHARTS, "price", "spread", "depth", "volume"]
         assert all(drawn.values()), drawn
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        too_wide = page.evaluate(
-            """() => [...document.querySelectorAll('main *')]
-                .filter((e) => !e.closest('.scroll') && !e.closest('svg') && e.offsetParent
-                    && e.getBoundingClientRect().right > innerWidth + 1)
-                .map((e) => e.outerHTML.slice(0, 80))"""
-        )
-        assert too_wide == []
+        assert_nothing_sticks_out(page, width)
 
 
 def test_the_theme_follows_the_system(browser, page_file):
@@ -261,9 +277,11 @@ def test_the_verdict_comes_first_and_needs_no_script(browser, page_file):
     context = browser.new_context(viewport={"width": 390, "height": 844}, java_script_enabled=False)
     page = context.new_page()
     page.goto(page_file.as_uri())
-    assert page.locator(".verdict strong").inner_text() == "Gaps found, all explained"
-    assert "packets of 3,000 never came: 10 dropped on both feeds" in page.locator(".verdict").inner_text()
-    assert page.locator(".verdict").bounding_box()["y"] < 500
+    first = page.locator(".verdict").first
+    assert first.locator("strong").inner_text() == "Gaps found, all explained"
+    assert "packets of 3,000 never came: 10 dropped on both feeds" in first.inner_text()
+    assert first.bounding_box()["y"] < 500
+    assert page.locator("#research-verdict strong").inner_text() == "No research"
     assert page.locator("noscript").is_visible()
     context.close()
 
@@ -277,4 +295,62 @@ def test_it_prints_light_with_every_chart(browser, page_file):
             page.evaluate("getComputedStyle(document.querySelector('.card')).backgroundColor")
             == "rgb(255, 255, 255)"
         )
+        assert all(marks(page).values())
+
+
+# Research
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_all_charts_of_research_are_drawn_and_nothing_sticks_out(browser, research_file, width, scheme):
+    with opened(browser, research_file, width=width, scheme=scheme) as page:
+        drawn = marks(page)
+        assert list(drawn) == RESEARCH_CHARTS
+        assert all(drawn.values()), drawn
+        for closed in page.locator("summary").all():
+            closed.click()
+        assert page.locator("details[open]").count() == 3
+        assert_nothing_sticks_out(page, width)
+
+
+def test_each_model_and_strategy_has_its_marks(browser, research_file):
+    """Of four models, three instruments and all of them; of two strategies."""
+    with opened(browser, research_file) as page:
+        drawn = marks(page)
+        whiskers = "document.querySelectorAll('#chart-accuracy .errorbar path').length"
+        points = "document.querySelectorAll('#chart-accuracy .points path').length"
+        assert (page.evaluate(points), page.evaluate(whiskers)) == (16, 16)
+        assert page.evaluate("document.querySelectorAll('#chart-equity .lines .js-line').length") == 4
+        assert page.evaluate("document.querySelectorAll('#chart-costs .points path').length") == 10
+        assert drawn["chart-positions"] >= 3
+
+
+def test_another_strategys_positions_are_a_click_away(browser, research_file):
+    lines = "document.querySelectorAll('#chart-positions .lines .js-line').length"
+    with opened(browser, research_file) as page:
+        assert page.evaluate(lines) == 3
+        page.locator("#chart-positions .legendtoggle").nth(1).click()
+        until(page, f"{lines} === 6")
+
+
+def test_the_research_verdict_needs_no_script_and_stands_at_the_top(browser, research_file):
+    context = browser.new_context(viewport={"width": 1280, "height": 844}, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(research_file.as_uri())
+    said = page.locator("#research-verdict")
+    assert said.bounding_box()["y"] < 500
+    assert "of the time" in said.inner_text()
+    assert "After costs, strategy vit" in said.inner_text()
+    assert page.locator("#forecast table").first.is_visible()
+    context.close()
+
+
+def test_research_prints_light_with_every_chart(browser, research_file):
+    with opened(browser, research_file, scheme="dark") as page:
+        assert len(page.pdf()) > 50_000
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        page.emulate_media(media="print")
+        card = "getComputedStyle(document.querySelector('.card')).backgroundColor"
+        assert page.evaluate(card) == "rgb(255, 255, 255)"
         assert all(marks(page).values())
