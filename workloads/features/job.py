@@ -363,10 +363,10 @@ class Builder:
         ids, ts = frames.instrument_id, frames.ts
         (bid, bid_size), (ask, ask_size) = frames.best(0), frames.best(1)
         rules = self._cleaner.grid(ids, ts, self._config.step_ns)
-        rules |= book_rules({"bid_price": bid, "ask_price": ask})
-        usable = self._cleaner.usable(rules)
-        # A mended book holds rows that were sent later, until it may be believed: nobody sees it before.
+        # A mended book holds what was sent later, until it may be believed: nobody sees it before.
         doubtful = (rules & np.uint16(_DOUBTFUL)) != 0
+        rules |= np.where(doubtful, 0, book_rules({"bid_price": bid, "ask_price": ask}))
+        usable = self._cleaner.usable(rules)
         segment = self._segments.number(ids, ts, usable)
         bought, sold = self._taken.take(ids, ts)
         tensors = tensor(frames.ladder, tick)
