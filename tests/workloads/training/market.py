@@ -87,6 +87,7 @@ def frames(seen: Path, levels: int, rng: np.random.Generator) -> np.ndarray:
     n = len(seen.moves)
     out = np.zeros((n, 2, levels, 4), np.float32)
     gap = rng.geometric(0.9, (n, 2, levels))
+    gap[:, :, 0] = 1  # the spread is one tick
     out[..., 0] = np.cumsum(gap, axis=2) - 0.5
     noise, depth = rng.normal(size=(n, 2, levels)), np.zeros((2, levels))
     for t in range(n):
