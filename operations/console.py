@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.status import Status
 from rich.table import Table
@@ -122,3 +122,64 @@ def print_summary(result: dict[str, Any], seconds: dict[str, float], report: Pat
     console.print(proof["statement"], style="green" if proof["equal"] else "bold red")
     console.print(table)
     console.print(Text.assemble(("report   ", "bold"), str(report)), soft_wrap=True)  # whole, to be copied
+
+
+def research_lines(research: dict[str, Any]) -> RenderableType:
+    """What the research stages found, for the summary: accuracies, profits, why it was skipped.
+
+    ``research``: as in ``run.json``, the value of "research"; stages may be missing. The report judges with
+    intervals; these lines only say what the stages said.
+    """
+    lines: list[RenderableType] = []
+    results = {
+        stage: (research.get(stage) or {}).get("result") or {}
+        for stage in ("features", "training", "backtest")
+    }
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    facts.add_column(style="bold")
+    facts.add_column()
+    if dataset := results["features"].get("dataset"):
+        made = results["features"]
+        counted = (("frames", "looks at a book"), ("clean_frames", "usable"), ("labels", "labels"))
+        told = [f"{made[key]:,} {what}" for key, what in counted if isinstance(made.get(key), int)]
+        facts.add_row("dataset", Text(", ".join([str(dataset), *told])))
+    if accuracy := results["training"].get("accuracy"):
+        lines.append(_accuracies(accuracy))
+    for name, one in (results["backtest"].get("strategies") or {}).items():
+        facts.add_row("backtest", Text(_profit(str(name), one)))
+    if facts.row_count:
+        lines.insert(0, facts)
+    reasons = [research.get("skipped"), *(result.get("skipped") for result in results.values())]
+    lines += [
+        Text(f"research stopped: {reason}", style="yellow") for reason in dict.fromkeys(reasons) if reason
+    ]
+    return Group(*lines)
+
+
+def _accuracies(accuracy: dict[str, dict[str, float]]) -> Table:
+    """One row a model, one column a part of the time."""
+    splits = [
+        split for split in ("train", "validation", "test") if any(split in a for a in accuracy.values())
+    ]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("accuracy")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for model, by_split in accuracy.items():
+        known = [by_split.get(split) for split in splits]
+        table.add_row(Text(model), *("–" if value is None else f"{100 * value:.1f} %" for value in known))
+    return table
+
+
+def _profit(name: str, one: dict[str, Any]) -> str:
+    """One strategy in one line."""
+    parts = [f"{name}: {one['pnl']:+,.2f} {one.get('currency') or ''}".rstrip() + " after costs"]
+    if one.get("gross_pnl") is not None:
+        parts.append(f"{one['gross_pnl']:+,.2f} before them")
+    if one.get("sharpe") is not None:
+        bounds = [one.get("sharpe_low"), one.get("sharpe_high")]
+        known = None not in bounds
+        parts.append(
+            f"Sharpe {one['sharpe']:.2f}" + (f" ({bounds[0]:.2f} to {bounds[1]:.2f})" if known else "")
+        )
+    return ", ".join(parts)

@@ -48,9 +48,19 @@
     yaxis: { ...axis, zeroline: true, fixedrange: true, nticks: 6 },
   };
 
+  // On a narrow screen the legend has a line for each name: the chart grows by as much.
+  const fit = (box, figure) => {
+    box.dataset.height ??= box.style.height;
+    box.style.height = box.dataset.height;
+    if (!figure.layout.showlegend || box.clientWidth > 500) return;
+    const names = new Set(figure.data.filter((trace) => trace.showlegend !== false).map((trace) => trace.name));
+    if (names.size > 2) box.style.height = `${box.clientHeight + 19 * (names.size - 2)}px`;
+  };
+
   const drawn = new Map();
   const draw = (box, figure) => {
     const seen = {};
+    fit(box, figure);
     const more = Object.keys(figure.layout).filter((key) => /^yaxis\d/.test(key));
     const base = { ...frame, ...Object.fromEntries(more.map((key) => [key, frame.yaxis])) };
     const layout = themed(merged(base, figure.layout), seen);

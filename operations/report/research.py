@@ -37,6 +37,7 @@ from operations.report.wording import (
 from workloads.ticks.archive import Archive
 
 STAGES = ("features", "training", "backtest")
+SPOKEN = {"majority": "the majority class"}
 CLASSES = ("down", "flat", "up")
 RULES = {
     READ: "all rows that were read",
@@ -172,11 +173,11 @@ def _forecast_sentence(found: Research) -> str:
     accuracy = scored.overall[scored.main].accuracy
     ahead = f" about the next {duration(found.horizon_ns)}" if found.horizon_ns else ""
     compared = [
-        f"{_gap(gap)} {'more' if gap.value >= 0 else 'less'} than {label(name)}"
+        f"{_gap(gap)} {'more' if gap.value >= 0 else 'less'} than {SPOKEN.get(name) or label(name)}"
         for name, gap in scored.ahead.items()
         if name != BOUND
     ]
-    text = f"{label(scored.main)} is right{ahead} {_with_range(accuracy)} of the time"
+    text = f"{label(scored.main)} is right {_with_range(accuracy)} of the time{ahead}"
     if compared:
         text += f": {' and '.join(compared)}"
     text += f", on {plural(scored.n, 'decision')} later than its training"
@@ -308,15 +309,15 @@ def rules_table(found: Research) -> Table | None:
         [
             rule.source,
             "read" if rule.name == READ else rule.name.replace("_", " "),
-            RULES.get(rule.name, ""),
             count(rule.rows),
             NONE if rule.name == READ else share(rule.rows, read.get(rule.source, 0)),
             NONE if rule.name == READ else count(rule.excluded),
+            RULES.get(rule.name, ""),
         ]
         for rule in sorted(rules, key=lambda r: (r.source, order.get(r.name, len(order)), r.name))
         if rule.rows or rule.name == READ
     ]
-    return Table(["Source", "Rule", "Meaning", "Rows", "Of all", "Left out"], rows, words=(0, 1, 2))
+    return Table(["Source", "Rule", "Rows", "Of all", "Left out", "Meaning"], rows, words=(0, 1, 5))
 
 
 def grid_table(found: Research, symbols: dict[int, str]) -> Table | None:

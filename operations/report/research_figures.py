@@ -28,6 +28,8 @@ LABELS = {
     BOUND: "best possible (simulator)",
 }
 _MODEL = {"logistic": ("$b", "square"), "majority": ("$muted", "diamond"), BOUND: ("$good", "line-ns-open")}
+_SHORT = {"commission": "fees"}
+"""So that five names fit below the bars on a phone."""
 _LINES = (("$a", "solid"), ("$b", "solid"), ("$wall", "solid"), ("$ask", "solid"), ("$muted", "solid"))
 _STATES = {
     USABLE: "$event-soft",
@@ -53,14 +55,19 @@ def usable_chart(grids: list[Grid], symbols: dict[int, str]) -> Chart:
     shown = sorted(grids, key=lambda g: -g.rows)[:MOST_ROWS]
     names = [plain(symbols.get(g.instrument_id, ""), f"id {g.instrument_id}") for g in shown]
     traces = []
+    drawn = [g.runs for g in shown if len(g.runs.start)]
+    span = max((int(r.end[-1]) for r in drawn), default=0) - min((int(r.start[0]) for r in drawn), default=0)
+    least = span / 400
     for state, color in _STATES.items():
-        xs, ys, hover = [], [], []
+        xs, ys = [], []
         for row, grid in enumerate(shown):
             mine = grid.runs.state == state
             start, end = grid.runs.start[mine], grid.runs.end[mine]
+            if state != USABLE:  # a single grid time must be seen
+                wider = np.maximum(0, least - (end - start)) / 2
+                start, end = start - wider, end + wider
             xs.append(np.stack([start / 1e6, end / 1e6, np.full(len(start), np.nan)], axis=1).ravel())
             ys.append(np.full(3 * len(start), float(row)))
-            hover += [names[row]] * (3 * len(start))
         x = np.concatenate(xs) if xs else np.zeros(0)
         if not len(x):
             continue
@@ -86,7 +93,7 @@ def usable_chart(grids: list[Grid], symbols: dict[int, str]) -> Chart:
     )
     return {
         "title": title,
-        "caption": "When each instrument's book could be used. Features, labels and positions stay inside "
+        "caption": "When each instrument's book could be used; very short breaks are drawn wider. Features, labels and positions stay inside "
         "stretches that are usable without a break."
         + ("" if exact else " Drawn on bins, each in the gravest state that it holds.")
         + left_out,
@@ -323,9 +330,9 @@ def cost_chart(strategies: list[Strategy], currency: str) -> Chart:
     traces = []
     for place, one in enumerate(strategies):
         color, _ = _LINES[place % len(_LINES)]
-        steps = {"before costs": float(one.gross[-1])}
-        steps |= {name: -paid for name, paid in one.costs.items()}
-        steps["after costs"] = one.pnl.value
+        steps = {"before<br>costs": float(one.gross[-1])}
+        steps |= {_SHORT.get(name, name): -paid for name, paid in one.costs.items()}
+        steps["after<br>costs"] = one.pnl.value
         traces.append(
             {
                 "type": "bar",
@@ -345,13 +352,14 @@ def cost_chart(strategies: list[Strategy], currency: str) -> Chart:
     return {
         "title": title,
         "caption": "Spread: half of it is paid whenever an order takes the opposite quote, against the mid "
-        "of that book. Impact: charged beyond the quote by the cost model. Commission: per lot and side.",
+        "of that book. Impact: charged beyond the quote by the cost model. Fees: commission, per lot "
+        "and side.",
         "data": traces,
         "layout": {
             "showlegend": len(traces) > 1,
             "barmode": "group",
             "bargap": 0.3,
-            "xaxis": {"type": "category"},
+            "xaxis": {"type": "category", "nticks": 0, "tickmode": "linear", "dtick": 1},
             "yaxis": _money_axis("profit and costs", currency),
         },
     }

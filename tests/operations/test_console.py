@@ -3,6 +3,8 @@
 import copy
 from pathlib import Path
 
+from rich.console import Console
+
 from operations import console
 
 RESULT = {
@@ -84,3 +86,55 @@ def test_an_ingest_tells_its_warning_and_its_commits_on_stderr(capsys, monkeypat
     assert out == ""
     assert "the kernel granted [208] KiB" in err
     assert "segment 1: 1,002 rows committed" in err
+
+
+RESEARCH = {
+    "features": {
+        "result": {"dataset": "book-1f3a9c04", "frames": 48_000, "clean_frames": 47_900, "labels": 47_000}
+    },
+    "training": {
+        "result": {
+            "accuracy": {
+                "vit": {"train": 0.6612, "validation": 0.651, "test": 0.6449},
+                "majority": {"train": 0.365, "test": 0.3601},
+            }
+        }
+    },
+    "backtest": {
+        "result": {
+            "strategies": {
+                "vit": {"currency": "USD", "pnl": 1234.5, "gross_pnl": 2000.0, "sharpe": 2.314}
+                | {"sharpe_low": -1.0, "sharpe_high": 5.5},
+                "[flow]": {"pnl": -80.25},
+            }
+        }
+    },
+    "skipped": None,
+}
+
+
+def printed(research: dict) -> str:
+    """Lines as a terminal shows them, each with single spaces."""
+    shown = Console(width=120, highlight=False, markup=False)
+    with shown.capture() as caught:
+        shown.print(console.research_lines(research))
+    return "\n".join(" ".join(line.split()) for line in caught.get().splitlines())
+
+
+def test_research_is_told_in_a_few_lines():
+    assert printed(RESEARCH) == (
+        "dataset book-1f3a9c04, 48,000 looks at a book, 47,900 usable, 47,000 labels\n"
+        "backtest vit: +1,234.50 USD after costs, +2,000.00 before them, Sharpe 2.31 (-1.00 to 5.50)\n"
+        "backtest [flow]: -80.25 after costs\n"
+        "accuracy train validation test\n"
+        "vit 66.1 % 65.1 % 64.5 %\n"
+        "majority 36.5 % – 36.0 %"
+    )
+
+
+def test_research_that_was_skipped_says_why_once():
+    reason = "12 looks at a book are too few"
+    assert printed({"skipped": reason, "features": {"result": {"skipped": reason}}}) == (
+        f"research stopped: {reason}"
+    )
+    assert printed({}) == ""

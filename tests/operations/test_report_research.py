@@ -362,7 +362,7 @@ def test_the_rules_are_added_up_over_instruments(made, found):
     asked = ask(made, "SELECT source, rule, sum(rows)::INT, sum(excluded)::INT FROM cleaning GROUP BY ALL")
     assert said == {(source, rule): (n, left_out) for source, rule, n, left_out in asked}
     text = words(made)
-    assert "mbo stale packets were lost before it, nothing has mended the book since 360 1.2 % 360" in text
+    assert "mbo stale 360 1.2 % 360 packets were lost before it, nothing has mended the book since" in text
 
 
 def test_usable_time_is_that_of_the_book_rows(made, found):
