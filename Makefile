@@ -7,7 +7,7 @@ READY := .venv/.ready
 BENCHES := $(patsubst benchmarks/bench_%.py,%,$(wildcard benchmarks/bench_*.py))
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
-.PHONY: help setup run test test-slow check format bench clean
+.PHONY: help setup run test test-slow check format bench notebooks clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench: $(READY) ## Benchmarks against their peers; each result is one JSON line
 		if grep -q '__main__' benchmarks/bench_$$bench.py; \
 		then $(BIN)/python -m benchmarks.bench_$$bench || exit 1; \
 		else $(BIN)/python -m pytest -q benchmarks/bench_$$bench.py || exit 1; fi; done
+
+notebooks: $(READY) ## Run the notebooks on the newest run's archive and keep their outputs
+	$(BIN)/python -m notebooks.execute $(ARGS)
 
 clean: ## Remove the virtual environment and the caches, never the data under var/
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
