@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from workloads.backtest.engine import BacktestError, Books
+from workloads.backtest.engine import BacktestError, Books, checked
 from workloads.ticks.archive import Archive, DataCommit, Partition
 from workloads.ticks.codes import EventFlag, RowFlag
 from workloads.ticks.order_book import NULL_PRICE, OrderBooks, column, flag
@@ -147,7 +147,7 @@ def exchange_books(found: Books, rows: GridRows, step_ns: int) -> Books:
     columns = zip(found, (rows.ts, rows.bid, rows.ask, rows.bid_size, rows.ask_size), strict=True)
     both = [np.concatenate([rebuilt[trusted], given[own]]) for rebuilt, given in columns]
     order = np.argsort(both[0], kind="stable")
-    return Books(*(values[order] for values in both))
+    return checked(Books(*(values[order] for values in both)))
 
 
 def _in_order(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workloads.compiled import compiled
+from workloads.compiled import compiled, inlined
 from workloads.errors import WorkloadError
 
 Ints = NDArray[np.int64]
@@ -133,6 +133,8 @@ def replay(
 
     Parameters
     ----------
+    books : Books
+        That have passed `checked`.
     marks : int64[k]
         Mark times, ascending, ns.
     account : Account, optional
@@ -144,7 +146,7 @@ def replay(
         If an input is out of order or not what it says, or the account leaves int64.
     """
     account = Account() if account is None else account
-    _check(decisions, books, marks)
+    _check(decisions, marks)
     account.exchange[_BOOK:] = 0
     start = account.cash
     n, k = len(decisions.ts), len(marks)
@@ -180,13 +182,28 @@ def _frozen(columns: Any) -> Any:
     return type(columns)(*views)
 
 
-def _check(decisions: Decisions, books: Books, marks: Ints) -> None:
-    if len(decisions.ts) and (decisions.ts[1:] <= decisions.ts[:-1]).any():
-        raise BacktestError("decisions are not in the order of time, one each; sort them first")
-    if (books.ts[1:] < books.ts[:-1]).any() or (marks[1:] < marks[:-1]).any():
-        raise BacktestError("books or mark times are not in the order of time; sort them first")
+def checked(books: Books) -> Books:
+    """These books, which `replay` relies on: in the order of time, bid below ask.
+
+    Apart from `replay`, because several strategies meet the same books.
+
+    Raises
+    ------
+    BacktestError
+        If they are not.
+    """
+    if (books.ts[1:] < books.ts[:-1]).any():
+        raise BacktestError("books are not in the order of time; sort them first")
     if (books.bid >= books.ask).any() or (books.bid_size < 0).any() or (books.ask_size < 0).any():
         raise BacktestError("a book is crossed, locked or negative; leave such books out")
+    return books
+
+
+def _check(decisions: Decisions, marks: Ints) -> None:
+    if len(decisions.ts) and (decisions.ts[1:] <= decisions.ts[:-1]).any():
+        raise BacktestError("decisions are not in the order of time, one each; sort them first")
+    if (marks[1:] < marks[:-1]).any():
+        raise BacktestError("mark times are not in the order of time; sort them first")
     limit = decisions.wanted.shape[1] // 2
     if decisions.wanted.shape[1] % 2 != 1 or (np.abs(decisions.wanted) > limit).any():
         raise BacktestError(
@@ -221,13 +238,29 @@ def _post(local: Any, ts: Any, lots: Any) -> None:
 # The exchange's side: reads books and `exchange`; of the strategy only the order.
 
 
+@inlined
+def _first_at(times: Any, start: Any, ts: Any) -> Any:
+    """First place from ``start`` on whose time is no earlier than ``ts``: widening steps, then halving."""
+    low, high, step = start, start, 1
+    while high < len(times) and times[high] < ts:
+        low = high + 1
+        high += step
+        step *= 2
+    high = min(high, len(times))
+    while low < high:
+        middle = (low + high) >> 1
+        if times[middle] < ts:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 @compiled
 def _advance(books: Any, ts: Any, exchange: Any) -> None:
-    """Go to the first book that is no earlier than ``ts``."""
-    book = exchange[_BOOK]
-    if book < len(books.ts) and books.ts[book] < ts:
-        while book < len(books.ts) and books.ts[book] < ts:
-            book += 1
+    """Go to the first book that is no earlier than ``ts``; another book shows all of its lots again."""
+    book = _first_at(books.ts, exchange[_BOOK], ts)
+    if book != exchange[_BOOK]:
         exchange[_BOOK] = book
         exchange[_TAKEN_BID] = 0
         exchange[_TAKEN_ASK] = 0
@@ -238,9 +271,9 @@ def _mark_until(books: Any, ts: Any, exchange: Any, marks: Any) -> None:
     """Write the marks up to ``ts``, inclusive: nothing that happens from then on is in them."""
     i, book = exchange[_MARK], exchange[_MARK_BOOK]
     while i < len(marks.ts) and marks.ts[i] <= ts:
-        while book < len(books.ts) and books.ts[book] < marks.ts[i]:
-            exchange[_MID] = books.bid[book] + ((books.ask[book] - books.bid[book]) >> 1)
-            book += 1
+        book = _first_at(books.ts, book, marks.ts[i])
+        if book > 0:
+            exchange[_MID] = books.bid[book - 1] + ((books.ask[book - 1] - books.bid[book - 1]) >> 1)
         mid = exchange[_MID]
         marks.position[i] = exchange[_POSITION]
         marks.mark[i] = mid

@@ -13,6 +13,7 @@ from workloads.backtest.engine import (
     Books,
     Decisions,
     Latency,
+    checked,
     replay,
 )
 
@@ -95,7 +96,7 @@ def test_an_account_goes_on_where_it_stopped():
 def test_inputs_that_are_not_what_they_must_be_are_refused(broken, said):
     given_ = {"wanted": decisions({10: 1}), "found": books((15, 98, 1, 102, 1))} | broken
     with pytest.raises(BacktestError, match=said):
-        replay(given_["wanted"], given_["found"], NO_MARKS, Latency(5, 5))
+        replay(given_["wanted"], checked(given_["found"]), NO_MARKS, Latency(5, 5))
 
 
 def test_an_account_that_int64_cannot_hold_is_refused():
