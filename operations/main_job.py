@@ -1,4 +1,4 @@
-"""The main job: exchange and ingest as two processes, then the proof, the summary and the report."""
+"""The main job: exchange and ingest as two processes, the proof, the research stages, the report."""
 
 import json
 import os
@@ -24,6 +24,7 @@ from operations.ingest import ingest_config
 from operations.jobs import Event, JobFailedError, JobProcess
 from operations.proof import Proof, prove
 from operations.replay import refuse_real_groups
+from operations.stages import STAGES
 from workloads.errors import WorkloadError
 from workloads.exchange.captures import Terms
 from workloads.exchange.feed import Endpoint, Impairment, SendLog
@@ -35,9 +36,9 @@ from workloads.ingest.job import IngestConfig
 from workloads.ingest.spool import locked, segments
 from workloads.runtime.jobs import events_to, parse_config
 from workloads.ticks.archive import code_version, open_archive
-from workloads.ticks.commits import Commit
+from workloads.ticks.commits import Commit, DataCommit
 
-SIMULATOR_SPEED = 200.0
+SIMULATOR_SPEED = 300.0
 SETTLE_SECONDS = 0.3
 """How long after the last datagram ingest may still find some in its sockets."""
 OTHER_PORTS = (
@@ -56,6 +57,7 @@ class Options:
 
     runs: Path
     quiet: bool
+    until: str
     capture: Path | None
     seed: int
     duration: float
@@ -149,7 +151,10 @@ class MainJob:
             archive = open_archive(str(self.folder / "archive"))
             proof = prove(archive, SendLog.load(self.folder / "sent.npz"), stored["kernel_drops"])
             result = self._result(ready, sent, stored, proof)
-            (self.folder / "run.json").write_text(json.dumps(result, indent=2))
+        if self._options.until != STAGES[0]:
+            result["research"] = self._research(archive.data_commit())
+        result["finished"] = datetime.now(UTC).isoformat()
+        (self.folder / "run.json").write_text(json.dumps(result, indent=2))
         with self._timed("report"):
             from operations.report import build_report
 
@@ -158,6 +163,18 @@ class MainJob:
         if not self._options.quiet:
             print_summary(result, self._seconds, report)
         return proof.equal
+
+    def _research(self, data_commit: DataCommit) -> dict[str, Any]:
+        from operations.research import run_research
+
+        return run_research(
+            self.folder,
+            data_commit,
+            seed=self._options.seed,
+            until=self._options.until,
+            timed=self._timed,
+            quiet=self._options.quiet,
+        )
 
     def _create_folder(self) -> None:
         runs = self._options.runs
@@ -265,7 +282,6 @@ class MainJob:
             "venue": self._ingest.venue,
             "channel": self._ingest.channel,
             "started": self._started.isoformat(),
-            "finished": datetime.now(UTC).isoformat(),
             "seconds": self._seconds,
             "sent": {
                 "packets": sent["packets"],
@@ -280,6 +296,7 @@ class MainJob:
             "commits": commits,
             "version": code_version(),
             "machine": machine(),
+            "research": None,
         }
 
     def _point_latest_here(self) -> None:

@@ -1,12 +1,13 @@
-"""`tickworks run`: the whole main job on this machine, from multicast to proven ticks and a report."""
+"""`tickworks run`: the whole main job on this machine, from multicast to a backtest and a report."""
 
 from pathlib import Path
 
 import click
 
 from operations.options import Speed
+from operations.stages import STAGES
 
-DEFAULT_DURATION = "50m"
+DEFAULT_DURATION = "100m"
 
 
 class Duration(click.ParamType[float]):
@@ -53,7 +54,7 @@ class Duration(click.ParamType[float]):
 @click.option(
     "--speed",
     type=Speed(),
-    help="Times the original pace, or full. Default: 200 for the simulator, full for a capture.",
+    help="Times the original pace, or full. Default: 300 for the simulator, full for a capture.",
 )
 @click.option(
     "--max-rate",
@@ -90,18 +91,26 @@ class Duration(click.ParamType[float]):
     show_default=True,
     help="Folder of all runs; each gets its own, and `latest` points to the newest.",
 )
+@click.option(
+    "--until",
+    type=click.Choice(STAGES),
+    default=STAGES[-1],
+    show_default=True,
+    help="Last stage to run; ticks is receive, store and prove.",
+)
 @click.option("--quiet", is_flag=True, help="No progress, no summary; errors only.")
 def run(quiet: bool, runs: Path, **options: object) -> None:
-    """Run the main job here: from an exchange's multicast to stored ticks, and the proof.
+    """Run the main job here: from an exchange's multicast to stored ticks, a model, a backtest, a report.
 
     The exchange is a simulator, or a capture that you name. Its packets cross this machine's loopback
     interface as real multicast; ingest receives, arbitrates, decodes and stores them as Parquet with a
-    commit log. Then every sequence number that was sent is compared with what is stored. No AWS account
-    and no container is needed.
+    commit log. Then every sequence number that was sent is compared with what is stored. On the stored
+    ticks three Ray jobs follow: features, training, backtest. No AWS account and no container is needed.
 
     \b
     Examples:
-      tickworks run                                     a simulated session of 50 minutes
+      tickworks run                                     a simulated session of 100 minutes
+      tickworks run --until ticks                       receive, store and prove only
       tickworks run --loss-a 0.01 --loss-b 0.01         with losses, found and listed
       tickworks run --capture day.mbo.dbn.zst           a recorded day
       tickworks run --capture feed.pcap --speed 1       at the pace at which it was sent

@@ -131,13 +131,14 @@ class Tickworks:
         )
 
     def run(self, *arguments: str | Path, prefix: tuple[str, ...] = ()) -> Any:
-        """`tickworks run` with this environment and folder of runs."""
-        return self("run", *self._places(), *arguments, prefix=prefix)
+        """`tickworks run` with this environment and folder of runs, as far as the ticks unless told more."""
+        return self("run", *self._places(), "--until", "ticks", *arguments, prefix=prefix)
 
     @contextlib.contextmanager
     def running(self, *arguments: str | Path, prefix: tuple[str, ...] = ()) -> Iterator[Any]:
         """`tickworks run`, started; the process itself. Whatever is left of it is killed at the end."""
-        with self.started("run", *self._places(), *arguments, prefix=prefix) as process:
+        places = *self._places(), "--until", "ticks"
+        with self.started("run", *places, *arguments, prefix=prefix) as process:
             yield process
 
     @contextlib.contextmanager
