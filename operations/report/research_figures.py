@@ -93,8 +93,8 @@ def usable_chart(grids: list[Grid], symbols: dict[int, str]) -> Chart:
     )
     return {
         "title": title,
-        "caption": "When each instrument's book could be used; very short breaks are drawn wider. Features, labels and positions stay inside "
-        "stretches that are usable without a break."
+        "caption": "When each instrument's book could be used; very short breaks are drawn wider. Windows of "
+        "history and labels stay inside stretches without a break."
         + ("" if exact else " Drawn on bins, each in the gravest state that it holds.")
         + left_out,
         "height": 90 + 34 * len(shown),
@@ -421,8 +421,8 @@ def position_chart(strategies: list[Strategy], symbols: dict[int, str]) -> Chart
         "title": f"Never more than {plural(most, 'lot')} of an instrument"
         if most
         else "No position was taken",
-        "caption": "Lots held at each mark; above 0 long, below 0 short. Closed at the end of each stretch "
-        f"of usable time.{left_out}",
+        "caption": "Lots held at each mark; above 0 long, below 0 short. Where there is no "
+        f"forecast no position is wanted.{left_out}",
         "height": 110 + 84 * len(ids),
         "data": traces,
         "layout": layout,
