@@ -106,7 +106,7 @@ class Bars:
         """
         number = self._number(trades.instrument_id)
         # 1e-9 x 1e-9: in units of turnover, so that the sum needs no division.
-        factor = np.unique(trades.multiplier, return_inverse=True)
+        factor = _distinct(trades.multiplier)
         limits = [-(-self._widths.dollars * NANO * NANO // m) if m else _NEVER for m in factor[0].tolist()]
         limit = np.array([min(limit, _NEVER) for limit in limits], np.int64)[factor[1]]
         made = np.zeros(len(KINDS) * len(number), _BAR)
@@ -118,7 +118,7 @@ class Bars:
         return self._table(made[:count])
 
     def finish(self, ts: int) -> pa.Table:
-        """The time bars that were over by ``ts``, the end of the stream, by instrument."""
+        """The time bars that were over by ``ts``, the end of the stream, in the order of first trades."""
         bars = self._open[:, _TIME]
         whole = (bars["trades"] > 0) & (bars["ts_end"] <= ts)
         whole &= self._after[bars["loss"] + 1] >= bars["ts_end"]
@@ -126,7 +126,7 @@ class Bars:
         return self._table(bars[whole])
 
     def _number(self, instrument_id: NDArray[np.int32]) -> Int:
-        ids, places = np.unique(instrument_id, return_inverse=True)
+        ids, places = _distinct(instrument_id)
         new = [i for i in ids.tolist() if i not in self._numbers]
         self._numbers.update({i: len(self._numbers) + n for n, i in enumerate(new)})
         self._open = np.concatenate([self._open, np.zeros((len(new), len(KINDS)), _BAR)])
@@ -152,6 +152,12 @@ class Bars:
             ],
             schema=BARS.arrow,
         )
+
+
+def _distinct(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int32]]:
+    """The values that there are, in the order of first appearance, and which of them each one is."""
+    encoded = pa.array(values).dictionary_encode()
+    return encoded.dictionary.to_numpy(), encoded.indices.to_numpy()
 
 
 def _notional(turnover: Int, multiplier: Int) -> pa.Array:
