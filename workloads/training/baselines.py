@@ -11,7 +11,7 @@ from workloads.training.scoring import log_loss
 
 STRENGTHS = (1.0, 10.0, 100.0)
 """Tried weights of the data against the penalty: C of scikit-learn times the number of samples."""
-MOST_SAMPLES = 60_000
+MOST_SAMPLES = 30_000
 """Evenly taken where there are more: bounds memory, and neighbours say almost the same."""
 ITERATIONS = 200
 _NEVER = -30.0

@@ -37,7 +37,7 @@ class TrainingConfig:
     heads: int = 4
     hidden: int = 64
     """Width inside a block's perceptron."""
-    epochs: int = 6
+    epochs: int = 5
     batch: int = 256
     """Over all workers."""
     stride: int = 2
