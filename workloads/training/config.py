@@ -51,4 +51,4 @@ class TrainingConfig:
     the future."""
     checkpoints: str | None = None
     """Folder for checkpoints, which all workers reach; an interrupted run goes on from there. Removed when
-    the results are stored. None: a temporary one."""
+    training has ended. None: a temporary one."""

@@ -170,5 +170,5 @@ def _following(news: Path, listener: Callable[[News], None]) -> Iterator[None]:
 
 
 def clear(folder: Path) -> None:
-    """Remove the checkpoints of a run whose results are stored."""
+    """Remove the checkpoints of a training that has ended."""
     shutil.rmtree(folder, ignore_errors=True)
