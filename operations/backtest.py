@@ -167,7 +167,7 @@ def comparison_table(compared: list[Compared]) -> list[str]:
     differences = []
     for row in compared:
         verdict = f"{len(row.differences)} differ" if row.differences else "equal"
-        unit = "values" if row.rows is None else "files"
+        unit = ("value" if row.rows is None else "file") + ("" if row.count == 1 else "s")
         rows.append(
             [row.stage, row.what, f"{row.count} {unit}", "" if row.rows is None else f"{row.rows:,}", verdict]
         )

@@ -14,10 +14,8 @@ from tests.workloads.backtest import market
 from workloads.backtest.config import BacktestConfig
 from workloads.backtest.job import run
 from workloads.runtime.jobs import config_json, events_to
-from workloads.ticks.archive import MissingDataError, code_version, open_archive
+from workloads.ticks.archive import code_version
 from workloads.ticks.commits import DataCommit
-from workloads.ticks.sharing import share
-from workloads.ticks.stores import ArchiveError
 
 STAMP = "20260105T143000"
 
@@ -141,32 +139,3 @@ def test_numbers_are_compared_to_the_last_bit_and_the_reruns_own_time_is_not():
     again = {"seconds": 2.0, "a": {"b": [np.nextafter(0.1, 1), float("nan")]}, "new": 2}
     row = compare_numbers("training", first, again)
     assert [d.split(":")[0] for d in row.differences] == ["a.b[0]", "gone", "new"]
-
-
-def test_a_shared_archive_reads_the_same_and_takes_no_room(tmp_path: Path):
-    first = market.write(str(tmp_path / "first"), [market.path(seconds=20)])
-    at = first.data_commit()
-    first.commit("mbo", market.PARTITION, {"later": first.read("mbo").slice(0, 3)})
-    assert share(first.uri, at, tmp_path / "second") == 2
-    second = open_archive(str(tmp_path / "second"))
-    assert second.data_commit() == at
-    assert second.read("mbo").equals(first.read("mbo", at=at))
-    key = first.files("mbo", market.PARTITION)[0].key
-    assert (tmp_path / "first" / key).samefile(tmp_path / "second" / key)
-    assert share(first.uri, at, tmp_path / "second") == 2  # again
-
-
-def test_a_shared_file_that_was_changed_is_refused(tmp_path: Path):
-    first = market.write(str(tmp_path / "first"), [market.path(seconds=20)])
-    key = tmp_path / "first" / first.files("mbo", market.PARTITION)[0].key
-    key.write_bytes(key.read_bytes()[:-1] + b"?")
-    with pytest.raises(ArchiveError, match="another checksum"):
-        share(first.uri, first.data_commit(), tmp_path / "second")
-
-
-def test_an_archive_that_lacks_entries_is_refused(tmp_path: Path):
-    first = market.write(str(tmp_path / "first"), [market.path(seconds=20)])
-    at = first.data_commit()
-    beyond = DataCommit("x", {path: n + 1 for path, n in at.entries.items()})
-    with pytest.raises(MissingDataError, match="name the archive that it was made from"):
-        share(first.uri, beyond, tmp_path / "second")

@@ -90,7 +90,7 @@ def read_inputs(archive: Archive, config: BacktestConfig, at: DataCommit) -> Inp
     rows = _grid_rows(archive, config, at, dates)
     labels = _labels(archive, config, at, dates, start)
     definitions = Definitions(archive.read("definitions", at=at))
-    known, left_out = _defined(rows, definitions, end)
+    known, left_out = _defined(rows, definitions, start)
     currency = _currency(known, config, left_out)
     known = {i: fact for i, fact in known.items() if fact.currency == currency}
     step_ns = _step(rows)

@@ -167,13 +167,15 @@ def table(schema: pa.Schema, columns: dict[str, object], **constant: object) -> 
     )
 
 
-def definitions(ids: list[int], multiplier: int = 50_000_000_000, currency: str = "USD") -> pa.Table:
+def definitions(
+    ids: list[int], multiplier: int = 50_000_000_000, currency: str = "USD", channel: int = 310
+) -> pa.Table:
     return table(
         DEFINITIONS.arrow,
         {"instrument_id": np.array(ids, np.int32), "symbol": np.array([f"S{i}" for i in ids])},
         ts_sent=START - 10**9,
         venue="XCME",
-        channel=310,
+        channel=channel,
         epoch=2026010400,
         seq=1,
         msg_index=0,
@@ -183,6 +185,28 @@ def definitions(ids: list[int], multiplier: int = 50_000_000_000, currency: str 
         tick=TICK,
         multiplier=multiplier,
     )
+
+
+def orders_table(rows: dict[str, np.ndarray], channel: int = 310) -> pa.Table:
+    """Rows of `mbo_of` with everything that they leave open."""
+    times = {"ts_event": rows["ts_sent"], "ts_recv": rows["ts_sent"]}
+    return table(
+        MBO.arrow,
+        times | rows,
+        venue="XCME",
+        channel=channel,
+        epoch=2026010400,
+        msg_index=0,
+        priority=1,
+        row_flags=0,
+    )
+
+
+def add_channel(archive: Archive, made: Path, channel: int) -> None:
+    """Orders and definition of an instrument on a channel of its own."""
+    partition = Partition("XCME", DATE, channel)
+    archive.commit("mbo", partition, {"a": orders_table(mbo_of([made]), channel)})
+    archive.commit("definitions", partition, {"a": definitions([made.instrument_id], channel=channel)})
 
 
 def write(
@@ -197,10 +221,7 @@ def write(
     grids = [grid_of(p) for p in paths] if grids is None else grids
     scores = [scores_of(g) for g in grids] if scores is None else scores
     rows = mbo_of(paths) if orders is None else orders
-    common = {"ts_event": rows["ts_sent"], "ts_recv": rows["ts_sent"]}
-    mbo = table(MBO.arrow, {**common, **rows}, venue="XCME", channel=310, epoch=2026010400, msg_index=0,
-                priority=1, row_flags=0)  # fmt: skip
-    archive.commit("mbo", PARTITION, {"a": mbo})
+    archive.commit("mbo", PARTITION, {"a": orders_table(rows)})
     archive.commit("definitions", PARTITION, {"a": definitions([p.instrument_id for p in paths])})
     dataset = DatasetPartition(DATASET, DATE)
     archive.commit("book_tensors", dataset, {"XCME-310": table(BOOK_TENSORS.arrow, _joined(grids))})

@@ -1,5 +1,6 @@
 """The whole job on a generated market: what it writes, what it may not know, what it does with nothing."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -340,3 +341,21 @@ def test_the_job_is_a_program(made, tmp_path: Path, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert ended.value.code == 0
     assert '"event": "ready"' in lines[0] and '"event": "done"' in lines[-1]
+
+
+def test_channels_are_mapped_and_their_orders_numbered_together(tmp_path):
+    """Two channels: a map that hands results over as a worker would gives what one channel gives."""
+    paths = [market.path(1, seconds=240), market.path(2, seconds=240, seed=5)]
+    one = market.write(str(tmp_path / "one"), paths)
+    grids = [market.grid_of(path) for path in paths]
+    archive = market.write(str(tmp_path / "two"), paths[:1], grids, [market.scores_of(g) for g in grids])
+    market.add_channel(archive, paths[1], 311)
+
+    def elsewhere(function, items):
+        return [pickle.loads(pickle.dumps(function))(item) for item in items]
+
+    with events_to(lambda event: None):
+        whole = run(one, config(one, capital=1e6))
+        split = run(archive, config(archive, capital=1e6), elsewhere)
+    assert split["strategies"] == whole["strategies"]
+    assert rows(archive, split, "orders")["order"].tolist() == rows(one, whole, "orders")["order"].tolist()
