@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from workloads.runtime.submit import RAY_ENVIRONMENT
+
 if TYPE_CHECKING:
     from workloads.runtime.cluster import LocalRay
+
+for _name, _value in RAY_ENVIRONMENT.items():  # before any test imports Ray
+    os.environ.setdefault(_name, _value)
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from workloads.errors import WorkloadError
 from workloads.runtime.jobs import Event
-from workloads.runtime.submit import JobSpec, RayJobs, Seen, inherited
+from workloads.runtime.submit import RAY_ENVIRONMENT, JobSpec, RayJobs, Seen, inherited
 
 SESSION = "ray.json"
 """File in a folder that says where the Ray is that works for it; readable by its owner only."""
@@ -53,6 +53,7 @@ class LocalRay:
             "cpus": cpus or len(os.sched_getaffinity(0)),
             "object_store_bytes": object_store_bytes,
             "patience_s": patience_s,
+            "environment": RAY_ENVIRONMENT,
             "logs": str(self.folder / "ray"),
         }
         self._session = self.folder / SESSION
@@ -150,9 +151,10 @@ def joined(session: Path, folder: Path) -> Iterator[RayJobs]:
 def driver(ray: LocalRay) -> Iterator[None]:
     """Make this process a driver of that Ray, so that it may call `ray_map` itself.
 
-    A process learns its token once, so it can be the driver of one Ray in its life.
+    Ray reads RAY_ENVIRONMENT when it is imported and the token when it first needs it: a process can be the
+    driver of one Ray in its life, and must not have imported `ray` before that environment was set.
     """
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=ray.session["token_file"])
+    os.environ["RAY_AUTH_TOKEN_PATH"] = ray.session["token_file"]
     import ray as library
 
     library.init(address=ray.session["gcs"], log_to_driver=False)

@@ -139,17 +139,16 @@ def _start(settings: dict[str, Any], temp: Path, token_file: Path, ports: dict[s
         f"--dashboard-host={LOCALHOST}",
         f"--num-cpus={settings['cpus']}",
         f"--object-store-memory={settings['object_store_bytes']}",
-        f"--temp-dir={temp}",
+        f"--temp-dir={temp / 'r'}",  # below ours: Ray opens its folder to everybody
         *(f"--{name}={port}" for name, port in ports.items() if name != "dashboard-metric"),
         *("--min-worker-port=0", "--max-worker-port=0"),  # any free one
         *("--disable-usage-stats", "--no-monitor", "--include-log-monitor=false"),
     ]
     environment = {
         **os.environ,
+        **settings["environment"],
         "DASHBOARD_METRIC_PORT": str(metric),
-        "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # stay on 127.0.0.1, there as here
         "RAY_JOB_STOP_WAIT_TIME_S": "10",
         "RAY_START_HOOK": "workloads.runtime.head.trim",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -201,11 +200,11 @@ def _free_ports(count: int) -> list[int]:
 def _short_temp() -> str:
     """The temporary folder, or /tmp where a socket's name would be too long for Linux."""
     usual = tempfile.gettempdir()
-    return usual if len(usual.encode()) + len("/tw-xxxxxxxx") + SOCKET_ROOM <= 107 else "/tmp"  # noqa: S108
+    return usual if len(usual.encode()) + len("/tw-xxxxxxxx/r") + SOCKET_ROOM <= 107 else "/tmp"  # noqa: S108
 
 
 def _keep_logs(temp: Path, logs: Path) -> None:
-    for folder in temp.glob("session_2*/logs"):
+    for folder in temp.glob("r/session_2*/logs"):
         with contextlib.suppress(OSError):
             shutil.copytree(folder, logs, dirs_exist_ok=True)
 

@@ -30,6 +30,9 @@ THREADS = (
     "RAYON_NUM_THREADS",
 )
 """Thread pools that take all cores of the machine unless told otherwise; torch follows the first."""
+RAY_ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""What every process of a local Ray needs in its environment before it imports ``ray``: a token is asked for,
+and 127.0.0.1 stays 127.0.0.1 (Ray does so on other systems only, unless told)."""
 TAIL_LINES = 12
 STOP_SECONDS = 15.0
 """What a job gets to end by itself before it is killed."""
@@ -312,6 +315,8 @@ class RayJobs(Jobs):
 
     def __init__(self, api: str, token: str, folder: Path) -> None:
         super().__init__(folder)
+        for name, value in RAY_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         from ray.job_submission import JobSubmissionClient
 
         self.api = api
