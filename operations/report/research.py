@@ -155,6 +155,8 @@ def verdict(found: Research) -> Verdict:
         state, words = "explained", "Skill, but a loss after costs"
     elif skill:
         state, words = "explained", "Skill, but no proven profit"
+    elif "majority" in (gaps := found.forecasts.ahead) and gaps["majority"].above_zero:
+        state, words = "explained", "Skill, but none beyond logistic regression"
     elif pnl is not None and pnl.above_zero:
         state, words = "explained", "A profit, but no proven skill"
     else:

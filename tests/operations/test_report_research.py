@@ -16,6 +16,7 @@ from operations.report import research as research_module
 from operations.report.bound import best_forecast
 from operations.report.cleaning import BOOK, CLOSED, LOST, MOST_RUNS, OTHER, USABLE, runs, states
 from operations.report.forecasts import BOUND
+from operations.report.interval import Interval
 from operations.report.page import render
 from operations.report.record import RecordError, run_record
 from operations.report.research import ahead_of_bound, charts, research, verdict, warnings
@@ -272,6 +273,29 @@ def test_a_capture_has_no_bound_and_says_so(tmp_path):
 def test_the_verdict_follows_the_intervals(tmp_path, options, state, label):
     said = verdict(read(make(tmp_path, steps=4_000, **options)))
     assert (said.state, said.label) == (state, label)
+
+
+def interval_around(value: float) -> Interval:
+    return Interval(value, value - 0.01, value + 0.01)
+
+
+@pytest.mark.parametrize(
+    ("over_logistic", "over_majority", "profit", "label"),
+    [
+        (0.02, 0.20, 0.02, "Skill, and a profit after costs"),
+        (0.02, 0.20, 0.0, "Skill, but no proven profit"),
+        (0.02, 0.20, -0.02, "Skill, but a loss after costs"),
+        (0.005, 0.20, 0.02, "Skill, but none beyond logistic regression"),
+        (0.02, 0.005, 0.02, "A profit, but no proven skill"),
+        (0.0, 0.0, 0.0, "No proven skill"),
+    ],
+)
+def test_the_verdict_believes_only_whole_intervals(found, over_logistic, over_majority, profit, label):
+    ahead = {"logistic": interval_around(over_logistic), "majority": interval_around(over_majority)}
+    first, *others = found.trading.strategies
+    traded = replace(found.trading, strategies=[replace(first, pnl=interval_around(profit)), *others])
+    judged = replace(found, forecasts=replace(found.forecasts, ahead=ahead), trading=traded)
+    assert verdict(judged).label == label
 
 
 def test_the_verdict_names_the_accuracy_the_bound_and_the_money_with_intervals(found):
