@@ -96,7 +96,7 @@ class RunProgress:
 
 
 def print_summary(result: dict[str, Any], seconds: dict[str, float], report: Path) -> None:
-    """One screen on stdout: what arrived, what is stored, where to look."""
+    """One screen on stdout: what arrived, what is stored, what research found, where to look."""
     ingest, proof = result["ingest"], result["proof"]
     console = Console(highlight=False, markup=False)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -121,6 +121,8 @@ def print_summary(result: dict[str, Any], seconds: dict[str, float], report: Pat
     table.add_row("seconds", "  ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
     console.print(proof["statement"], style="green" if proof["equal"] else "bold red")
     console.print(table)
+    if result["research"]:
+        console.print(research_lines(result["research"]))
     console.print(Text.assemble(("report   ", "bold"), str(report)), soft_wrap=True)  # whole, to be copied
 
 

@@ -265,7 +265,7 @@ class MainJob:
         commits = [
             [table, partition.path, entry.n, _total(entry, "rows"), _total(entry, "bytes")]
             for table in archive.tables()
-            for partition in archive.partitions(table)
+            for partition in archive.committed(table)
             for entry in archive.log(table, partition)
         ]
         return {
