@@ -175,9 +175,7 @@ def _forecast_sentence(found: Research) -> str:
     accuracy = scored.overall[scored.main].accuracy
     ahead = f" about the next {duration(found.horizon_ns)}" if found.horizon_ns else ""
     compared = [
-        f"{_gap(gap)} {'more' if gap.value >= 0 else 'less'} than {SPOKEN.get(name) or label(name)}"
-        for name, gap in scored.ahead.items()
-        if name != BOUND
+        _compared(gap, SPOKEN.get(name) or label(name)) for name, gap in scored.ahead.items() if name != BOUND
     ]
     text = f"{label(scored.main)} is right {_with_range(accuracy)} of the time{ahead}"
     if compared:
@@ -191,11 +189,19 @@ def _forecast_sentence(found: Research) -> str:
     return f"{text}. A recorded market has no known bound."
 
 
+def _compared(gap: Interval, other: str) -> str:
+    if gap.value == 0 and gap.low == gap.high == 0:
+        return f"exactly as often as {other}"
+    return f"{_gap(gap)} {'more' if gap.value >= 0 else 'less'} than {other}"
+
+
 def _money_sentence(found: Research) -> str:
     if not found.trading.strategies:
         return "No backtest is stored."
     first = found.trading.strategies[0]
     pnl, currency = first.pnl, found.currency
+    if not first.traded:
+        return f"Strategy {first.name} did not trade: no forecast was worth the cost of acting on it."
     did = "made" if pnl.value >= 0 else "lost"
     text = f"After costs, strategy {first.name} {did} {money(abs(pnl.value), currency)}"
     if pnl.low is None or pnl.high is None:
@@ -288,7 +294,7 @@ def charts(found: Research, symbols: dict[int, str]) -> dict[str, Chart]:
         if found.forecasts.reliability:
             out["reliability"] = figures.reliability_chart(found.forecasts)
     strategies = found.trading.strategies
-    if strategies:
+    if any(one.traded for one in strategies):
         out["equity"] = figures.equity_chart(strategies, found.currency)
         out["drawdown"] = figures.drawdown_chart(strategies, found.currency)
         out["costs"] = figures.cost_chart(strategies, found.currency)
@@ -350,12 +356,8 @@ def quality_sentence(found: Research) -> str:
         "labels": f" (the move of the mid over {duration(horizon)})" if horizon else "",
     }
     parts = [
-        f"{count(result[key])} {name}{notes.get(key, '')}"
-        for name, key in (
-            ("instruments", "instruments"),
-            ("looks at a book", "frames"),
-            ("labels", "labels"),
-        )
+        f"{plural(result[key], noun)}{notes.get(key, '')}"
+        for noun, key in (("instrument", "instruments"), ("grid time", "frames"), ("label", "labels"))
         if isinstance(result.get(key), int)
     ]
     return f"Dataset {result.get('dataset', NONE)}: {', '.join(parts)}." if parts else ""

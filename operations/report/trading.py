@@ -52,6 +52,11 @@ class Strategy:
     fills: int = 0
 
     @property
+    def traded(self) -> bool:
+        """Whether it ever held anything."""
+        return self.fills > 0 or any(held.lots.any() for held in self.positions.values())
+
+    @property
     def drawdown(self) -> NDArray[np.float64]:
         """How far below its highest value so far, the start's 0 included; 0 or less."""
         return self.net - np.maximum(np.maximum.accumulate(self.net), 0.0)

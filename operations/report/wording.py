@@ -46,7 +46,10 @@ def percent(part: float, places: int = 1) -> str:
 
 def points(difference: float, places: int = 1) -> str:
     """A difference of two shares in percentage points, with its sign: ``+2.5``."""
-    return NONE if math.isnan(difference) else f"{100 * difference:+.{places}f}".replace("-", MINUS)
+    if math.isnan(difference):
+        return NONE
+    text = f"{100 * difference:+.{places}f}"
+    return text.replace("-", MINUS) if text.strip("+-0.") else text[1:]
 
 
 def money(value: float, currency: str) -> str:

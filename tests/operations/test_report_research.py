@@ -255,7 +255,6 @@ def test_a_capture_has_no_bound_and_says_so(tmp_path):
     assert BOUND not in read(made).forecasts.overall
     assert "A recorded market has no known bound." in text
     assert "nobody knows how well a recorded market can be forecast" in text
-    assert "No proven skill" in text
 
 
 # The verdict
@@ -517,6 +516,22 @@ def test_a_long_equity_curve_stays_small_and_keeps_its_extremes(found):
 def decoded(values: dict[str, str]) -> bytes:
     assert values["dtype"] == "f8"
     return base64.b64decode(values["bdata"])
+
+
+def test_strategies_that_never_traded_are_told_and_not_drawn(made, found):
+    still = [
+        replace(s, fills=0, positions={i: replace(h, lots=0 * h.lots) for i, h in s.positions.items()})
+        for s in found.trading.strategies
+    ]
+    quiet = replace(found, trading=replace(found.trading, strategies=still))
+    assert verdict(quiet).more.startswith("Strategy vit did not trade")
+    assert not {"equity", "drawdown", "costs", "positions"} & set(charts(quiet, SYMBOLS))
+
+
+def test_a_model_that_always_agrees_with_a_baseline_is_said_to(found):
+    same = found.forecasts.ahead | {"majority": Interval(0.0, 0.0, 0.0)}
+    judged = replace(found, forecasts=replace(found.forecasts, ahead=same))
+    assert "and exactly as often as the majority class" in verdict(judged).sentence
 
 
 # The page
