@@ -5,7 +5,6 @@ import signal
 
 import numpy as np
 import pytest
-import ray
 
 from workloads.training import ray_backend
 from workloads.training.loop import Alone, Learner, Plan, Samples, trained
@@ -24,20 +23,7 @@ def samples(n=4000):
     return Samples(inputs, label, np.arange(16, 3000), np.arange(3000, n - 1))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def local_ray(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setenv("RAY_AUTH_MODE", "disabled")  # no port of this Ray is reached by anyone else
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100 << 20,
-        _node_ip_address="127.0.0.1",
-    )
-    yield
-    ray.shutdown()
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("ray_driver")
 
 
 class Ear:
