@@ -121,7 +121,7 @@ def print_summary(result: dict[str, Any], seconds: dict[str, float], report: Pat
     table.add_row("seconds", "  ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
     console.print(proof["statement"], style="green" if proof["equal"] else "bold red")
     console.print(table)
-    if result["research"]:
+    if result.get("research"):
         console.print(research_lines(result["research"]))
     console.print(Text.assemble(("report   ", "bold"), str(report)), soft_wrap=True)  # whole, to be copied
 

@@ -4,7 +4,7 @@
   const root = document.documentElement;
   const probe = document.getElementById("probe");
   const coarse = matchMedia("(pointer: coarse)").matches;
-  const config = { displayModeBar: false, displaylogo: false, responsive: true, doubleClick: "reset" };
+  const config = { displayModeBar: false, displaylogo: false, responsive: true, doubleClick: "reset", doubleClickDelay: 500 };
 
   // "$bid" stands for the colour --bid of the theme in force.
   const color = (name) => {
