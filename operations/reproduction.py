@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from operations.report.record import run_record
 from operations.stages import STAGES
 from workloads.errors import WorkloadError
 from workloads.ticks.archive import Archive, DatasetPartition, RunPartition, code_version, open_archive
@@ -50,7 +51,7 @@ class Recorded:
         found = self.run.get("research")
         if not found:
             raise ReproductionError(
-                f"{self.folder / 'run.json'} records no research stages; run them first: tickworks run"
+                f"the run in {self.folder} records no research stages; run them first: tickworks run"
             )
         return dict(found)
 
@@ -80,19 +81,8 @@ class Compared:
 
 
 def recorded(report: Path) -> Recorded:
-    """The run that a report, a ``run.json`` or a run's folder belongs to."""
-    path = report / "run.json" if report.is_dir() else report.with_name("run.json")
-    try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise ReproductionError(
-            f"no run.json beside {report}: name a run's folder or its report.html, such as var/runs/latest"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ReproductionError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ReproductionError(f"{path} holds no run; name a run's folder or its report.html")
-    return Recorded(path.parent.resolve(), found)
+    """The run that a report, a ``run.json`` or a run's folder belongs to; a report alone is enough."""
+    return Recorded((report if report.is_dir() else report.parent).resolve(), run_record(report))
 
 
 def reproduce(first: Recorded, source: str, scratch: Path, stage: str, say: Say) -> list[Compared]:

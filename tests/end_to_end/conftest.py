@@ -23,7 +23,7 @@ from workloads.ticks.archive import Archive, open_archive
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = Path(sys.executable).with_name("tickworks")
-PATIENCE_S = 90
+PATIENCE_S = 240
 """How long anything may take before a test calls it hung. Nothing is asserted about speed."""
 
 
@@ -216,10 +216,10 @@ def shared_tickworks(tmp_path_factory: pytest.TempPathFactory) -> Tickworks:
 
 @pytest.fixture(scope="session")
 def short_run(tmp_path_factory: pytest.TempPathFactory) -> Tickworks:
-    """A working folder as a user has it: a short session under var/runs."""
+    """A working folder as a user has it: a short session under var/runs, all stages."""
     tickworks = Tickworks(tmp_path_factory.mktemp("home"))
     tickworks.runs = tickworks.folder / "var/runs"
-    result = tickworks.run("--duration", "60s", "--quiet")
+    result = tickworks.run("--duration", "60s", "--quiet", "--until", "backtest")
     assert result.returncode == 0, result.stderr
     return tickworks
 

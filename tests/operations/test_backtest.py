@@ -87,7 +87,7 @@ def test_show_finds_a_backtest_by_its_id(finished: Path, tmp_path: Path, monkeyp
 @pytest.mark.parametrize("command", ["show", "reproduce"])
 def test_a_folder_without_a_run_is_told(tmp_path: Path, command: str):
     found = tickworks(command, tmp_path / "report.html")
-    assert found.exit_code == 1 and "no run.json beside" in found.stderr
+    assert found.exit_code == 1 and "holds no record of a run" in found.stderr
 
 
 def test_a_run_without_research_is_told(tmp_path: Path):
