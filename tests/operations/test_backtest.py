@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from operations.main import main
+from operations.report.record import ELEMENT, embedded
 from operations.reproduction import compare_numbers, recorded
 from tests.workloads.backtest import market
 from workloads.backtest.config import BacktestConfig
@@ -47,7 +48,8 @@ def finished(tmp_path_factory) -> Path:
     }
     told = {"name": STAMP, "version": code_version(), "research": research}
     (folder / "run.json").write_text(json.dumps(told))
-    (folder / "report.html").write_text("<html>")
+    record = f'<script type="application/json" id="{ELEMENT}">{embedded(told)}</script>'
+    (folder / "report.html").write_text(record)
     return folder
 
 
@@ -68,6 +70,13 @@ def test_show_prints_a_column_for_each_strategy(finished: Path):
     assert lines[3].split() == ["vit", "flow"]
     assert lines[4].split() == ["profit", *(f"{told[name]['pnl']:,.2f}" for name in ("vit", "flow"))]
     assert "capital" in lines[1] and "USD" in lines[1]
+
+
+def test_a_report_that_was_passed_around_is_enough(finished: Path, tmp_path: Path):
+    alone = Path(shutil.copy(finished / "report.html", tmp_path))
+    assert recorded(alone).run == recorded(finished).run
+    same = tickworks("reproduce", alone, "--stage", "backtest", "--archive", finished / "archive")
+    assert same.exit_code == 0, same.output
 
 
 def test_show_json_is_the_whole_result(finished: Path):
