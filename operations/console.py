@@ -182,6 +182,7 @@ def _profit(name: str, one: dict[str, Any]) -> str:
         bounds = [one.get("sharpe_low"), one.get("sharpe_high")]
         known = None not in bounds
         parts.append(
-            f"Sharpe {one['sharpe']:.2f}" + (f" ({bounds[0]:.2f} to {bounds[1]:.2f})" if known else "")
+            f"annualised Sharpe {one['sharpe']:,.2f}"
+            + (f" ({bounds[0]:,.2f} to {bounds[1]:,.2f})" if known else "")
         )
     return ", ".join(parts)

@@ -78,7 +78,9 @@ def test_the_tables_of_a_run_are_shown(short_run):
     shown = json.loads(ticks(short_run, "show", "--json"))
     rows = {table["table"]: table["rows"] for table in shown["tables"]}
     facts = short_run.latest().facts
-    assert rows == facts["ingest"]["rows"]
+    research = [facts["research"][stage]["result"]["rows"] for stage in ("features", "backtest")]
+    assert rows.items() >= {**facts["ingest"]["rows"], **research[0], **research[1]}.items()
+    assert set(rows) == {*facts["ingest"]["rows"], *research[0], *research[1], "models", "scores", "learning"}
     assert shown["data_commit"] == facts["data_commit"]
 
 

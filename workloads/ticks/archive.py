@@ -13,12 +13,14 @@ from contextlib import contextmanager, suppress
 from functools import cache, reduce
 from importlib import metadata
 from operator import and_, attrgetter
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+import workloads
 from workloads.ticks.commits import Commit, CommitLog, DataCommit, FileEntry, live, now
 from workloads.ticks.partitions import (
     DEPTH,
@@ -508,11 +510,19 @@ def write_parquet(rows: pa.Table, path: Any, schema: TableSchema, source: Mappin
 
 @cache
 def code_version() -> str:
-    """Version of the installed package; goes into every file."""
+    """Version of the package and a digest of its workloads' source, ``0.1.0+5d41402a``; goes into every file.
+
+    The digest tells apart what the version alone does not: code that somebody has changed.
+    """
     try:
-        return metadata.version("tickworks")
+        version = metadata.version("tickworks")
     except metadata.PackageNotFoundError:
-        return "unknown"
+        version = "unknown"
+    root = Path(workloads.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{version}+{digest.hexdigest()[:8]}"
 
 
 def _counts(kind: Any) -> bool:

@@ -349,7 +349,7 @@ BOOK_TENSORS = _table(
     "book_tensors",  # one row per instrument and grid time: what was known of the book just before it
     [
         pa.field("instrument_id", pa.int32(), nullable=False),
-        pa.field("ts", TIMESTAMP, nullable=False),  # grid time: the row holds events known, by ts_sent, before ts
+        pa.field("ts", TIMESTAMP, nullable=False),  # grid time: holds what was sent before it
         pa.field("segment", pa.int32(), nullable=False),  # windows and labels stay inside one; -1: not usable
         pa.field(
             "rules", pa.uint16(), nullable=False

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import os
 import pickle
 import subprocess
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import date
+from importlib import metadata
 from pathlib import Path
 
 import duckdb
@@ -17,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+import workloads
 from tests.conftest import skip_or_fail
 from workloads.ticks.archive import (
     Archive,
@@ -25,6 +28,7 @@ from workloads.ticks.archive import (
     MissingDataError,
     Partition,
     RunPartition,
+    code_version,
     open_archive,
     partition_columns,
 )
@@ -538,3 +542,12 @@ def test_writers_side_by_side_lose_nothing_and_repeat_nothing(tmp_path: Path):
     assert sorted(seqs(archive)) == [*range(20), *range(100, 105)]
     assert [commit.n for commit in archive.log("mbo", MONDAY)] == list(range(1, 21))
     assert archive.verify() == []
+
+
+def test_the_code_version_names_the_source_that_runs():
+    """Counted again by hand, so that changed code never passes for the code that it was."""
+    root = Path(workloads.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).parts):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    assert code_version() == f"{metadata.version('tickworks')}+{digest.hexdigest()[:8]}"
