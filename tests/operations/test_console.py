@@ -124,7 +124,8 @@ def printed(research: dict) -> str:
 def test_research_is_told_in_a_few_lines():
     assert printed(RESEARCH) == (
         "dataset book-1f3a9c04, 48,000 looks at a book, 47,900 usable, 47,000 labels\n"
-        "backtest vit: +1,234.50 USD after costs, +2,000.00 before them, annualised Sharpe 2.31 (-1.00 to 5.50)\n"
+        "backtest vit: +1,234.50 USD after costs, +2,000.00 before them, "
+        "annualised Sharpe 2.31 (-1.00 to 5.50)\n"
         "backtest [flow]: -80.25 after costs\n"
         "accuracy train validation test\n"
         "vit 66.1 % 65.1 % 64.5 %\n"
