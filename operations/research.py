@@ -80,4 +80,6 @@ def _config(stage: str, archive: str, market: DataCommit, seed: int, record: dic
     if stage == "training":
         return TrainingConfig(archive=archive, dataset=dataset, seed=seed)
     run = record["training"]["result"]["run"]
-    return BacktestConfig(archive=archive, dataset=dataset, scores_run=run, seed=seed)
+    return BacktestConfig(
+        archive=archive, dataset=dataset, scores_run=run, data_commit=market, seed=seed
+    )

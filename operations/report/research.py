@@ -147,7 +147,8 @@ def verdict(found: Research) -> Verdict:
             "it was made from knows the future. Believe no figure of this run.",
             forecast,
         )
-    skill = all(i.above_zero for name, i in found.forecasts.ahead.items() if name != BOUND)
+    peers = [gap for name, gap in found.forecasts.ahead.items() if name != BOUND]
+    skill = bool(peers) and all(gap.above_zero for gap in peers)
     pnl = found.trading.strategies[0].pnl if found.trading.strategies else None
     if skill and pnl is not None and pnl.above_zero:
         state, words = "proven", "Skill, and a profit after costs"
