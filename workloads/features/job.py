@@ -2,7 +2,8 @@
 
 Reads market tables of an archive as of a data commit, one venue, trading date and channel after the other,
 and writes `bars`, `book_tensors`, `labels`, `cleaning`, `flagged` of one dataset. Its name holds a digest of
-the config, the data commit and the code version, so that running again changes nothing.
+the config, the data commit and the code version, so that running again changes nothing. The channels of a
+date are worked on in one order by one process, so that its commit logs are equal wherever they are made.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -47,6 +49,7 @@ from workloads.ticks.archive import (
 )
 from workloads.ticks.book_grid import BookGrid, Frames
 from workloads.ticks.codes import Action, CleaningRule, EventFlag, RowFlag
+from workloads.ticks.datasets import LAST_TABLE, whole_of
 from workloads.ticks.definitions import Definitions
 from workloads.ticks.order_book import NULL_INSTRUMENT, NULL_PRICE, NULL_SIZE, column, flag
 from workloads.ticks.schema import (
@@ -86,7 +89,7 @@ class FeaturesError(WorkloadError):
 
 @dataclass(frozen=True)
 class Unit:
-    """What one call works on."""
+    """One part of the dataset."""
 
     partition: Partition
     """Of `mbo`."""
@@ -97,6 +100,8 @@ class Unit:
     """Rows of the units before it."""
     total: int
     """Rows of all units."""
+    units: int
+    """How many there are."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,8 @@ def run(archive: Archive, config: FeaturesConfig, map: Map = map) -> Summary:
     work = units(archive, config, at)
     dataset = dataset_id(config, at)
     _progress(work[0], 0)
-    for unit in map(partial(build, archive=archive, config=config, at=at, dataset=dataset), work):
+    days = [tuple(units) for _, units in groupby(work, key=lambda unit: unit.partition.date)]
+    for unit in map(partial(build_day, archive=archive, config=config, at=at, dataset=dataset), days):
         _progress(unit, unit.rows)
     return summary(archive, dataset, at)
 
@@ -160,9 +166,16 @@ def units(archive: Archive, config: FeaturesConfig, at: DataCommit) -> list[Unit
     wanted.sort(key=lambda p: (p.date, p.venue, p.channel))
     rows = [sum(file.rows for file in archive.files("mbo", p, at)) for p in wanted]
     return [
-        Unit(p, sum(q.date == p.date for q in wanted[:i]), rows[i], sum(rows[:i]), sum(rows))
+        Unit(p, sum(q.date == p.date for q in wanted[:i]), rows[i], sum(rows[:i]), sum(rows), len(wanted))
         for i, p in enumerate(wanted)
     ]
+
+
+def build_day(
+    units: Sequence[Unit], archive: Archive, config: FeaturesConfig, at: DataCommit, dataset: str
+) -> Unit:
+    """Write the features of one date, whose units share commit logs, in order; returns the last unit."""
+    return [build(unit, archive, config, at, dataset) for unit in units][-1]
 
 
 def build(unit: Unit, archive: Archive, config: FeaturesConfig, at: DataCommit, dataset: str) -> Unit:
@@ -170,22 +183,23 @@ def build(unit: Unit, archive: Archive, config: FeaturesConfig, at: DataCommit, 
     partition = unit.partition
     target = DatasetPartition(dataset, partition.date)
     stem = f"{partition.venue}-{partition.channel}"
-    if any(file.stem == stem for entry in archive.log("cleaning", target) for file in entry.added):
-        return unit  # that table is written last
+    if any(file.stem == stem for entry in archive.log(LAST_TABLE, target) for file in entry.added):
+        return unit  # that table is written last (workloads.ticks.datasets)
     source = {"data_commit": at.id, "partition": partition.path}
     market = Market(archive, partition, at)
     trades = TradesBefore(market.batches("trades", _TRADES))
     builder = Builder(config, market, unit.rank)
     writer = Writer(archive, target, stem, source)
     read = 0
-    for whole in events(market.batches("mbo", _MBO), market.marks()):
-        for piece in whole.within(SPAN_STEPS * config.step_ns):
+    for some in events(market.batches("mbo", _MBO), market.marks()):
+        for piece in some.within(SPAN_STEPS * config.step_ns):
             writer.add(builder.add(piece, trades.take(int(piece.known[-1]))))
-        read += whole.rows.num_rows
+        read += some.rows.num_rows
         _progress(unit, read)
     writer.add(builder.finish(trades.take(None)))
     writer.close()
-    archive.commit("cleaning", target, {stem: builder.counts.table()}, source=source)
+    whole = {**source, **whole_of(unit.units)}
+    archive.commit(LAST_TABLE, target, {stem: builder.counts.table()}, source=whole)
     return unit
 
 

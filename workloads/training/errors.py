@@ -7,6 +7,10 @@ class TrainingDataError(WorkloadError):
     """The dataset's rows are not what the training job's config says."""
 
 
+class IncompleteDatasetError(WorkloadError):
+    """Features of the dataset are still being made, or the job that made them died."""
+
+
 class NothingToTrainError(WorkloadError):
     """The dataset is too small to fit anything on."""
 

@@ -31,10 +31,11 @@ from workloads.ticks.archive import (
     open_archive,
 )
 from workloads.ticks.archive import code_version as installed_version
+from workloads.ticks.datasets import LAST_TABLE, missing_parts
 from workloads.ticks.schema import LEARNING, MODELS, SCORES
 from workloads.training.baselines import logistic, majority
 from workloads.training.config import TrainingConfig
-from workloads.training.errors import NothingToTrainError
+from workloads.training.errors import IncompleteDatasetError, NothingToTrainError
 from workloads.training.forecasters import Forecaster, VitForecaster
 from workloads.training.loop import Alone, Epoch, Learner, Plan, Samples, Trained, trained
 from workloads.training.samples import (
@@ -56,7 +57,8 @@ from workloads.training.samples import (
 from workloads.training.scoring import accuracy, log_loss
 from workloads.training.vit import VitShape
 
-INPUTS = ("book_tensors", "labels")
+INPUTS = (LAST_TABLE, "book_tensors", "labels")
+"""Of which a data commit is made, in this order: then the tables that are read are as whole as it says."""
 Floats = NDArray[np.float64]
 
 
@@ -80,6 +82,7 @@ def run(archive: Archive, config: TrainingConfig) -> dict[str, Any]:
     """
     clock = _Clock()
     commit = config.data_commit or dataset_commit(archive, config.dataset)
+    check_whole(archive, config.dataset, commit)
     run_id = run_name(config, commit)
     summary: dict[str, Any] = {
         "run": run_id,
@@ -132,12 +135,21 @@ def dataset_commit(archive: Archive, dataset: str) -> DataCommit:
         if partition.dataset == dataset
     }
     if not logs:
-        there = sorted({p.dataset for p in archive.partitions(INPUTS[0], DatasetPartition)})
+        there = sorted({p.dataset for p in archive.partitions("book_tensors", DatasetPartition)})
         raise MissingDataError(
             f"no dataset {dataset} under {archive.uri}; there is {', '.join(there) or 'none'}; "
             "make one with the features job"
         )
     return DataCommit.of(logs)
+
+
+def check_whole(archive: Archive, dataset: str, commit: DataCommit) -> None:
+    """Refuse a dataset that some of its channels or dates are missing of, as of a data commit."""
+    if missing := missing_parts(archive, dataset, commit):
+        raise IncompleteDatasetError(
+            f"dataset {dataset} is incomplete: {missing} at data commit {commit.id}; run features again with "
+            "the same config (tickworks submit features), which makes what is missing"
+        )
 
 
 def run_name(config: TrainingConfig, commit: DataCommit) -> str:

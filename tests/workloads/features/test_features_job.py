@@ -21,6 +21,7 @@ from workloads.features.tensors import frames
 from workloads.runtime.jobs import JobConfigError, config_json, events_to, parse_config
 from workloads.ticks.archive import DatasetPartition, Partition, open_archive
 from workloads.ticks.codes import Action, CleaningRule, RowFlag, Side
+from workloads.ticks.datasets import missing_parts
 from workloads.ticks.order_book import OrderBooks, event_ends
 from workloads.ticks.schema import DATASET_TABLES, MARKET_TABLES
 
@@ -232,6 +233,74 @@ def test_a_run_that_died_anywhere_is_finished_by_the_next(market, config, made, 
         assert sorted(f.sha256 for t in DATASET_TABLES for f in archive.files(t, day)) == sorted(
             f.sha256 for f in files
         )
+
+
+@pytest.fixture(scope="module")
+def wide(market, tmp_path_factory):
+    """Two dates of two channels; a third of the rows each."""
+    copy = open_archive(str(tmp_path_factory.mktemp("wide")))
+    for table in MARKET_TABLES:
+        for partition in archive_partitions(market, table):
+            rows = market.read(table, partition)
+            few = rows.slice(0, rows.num_rows // 3 if table == "mbo" else None)
+            for day, channel in ((5, 310), (5, 320), (6, 310), (6, 320)):
+                copy.commit(table, Partition(VENUE, date(2026, 1, day), channel), {"all": few})
+    return copy
+
+
+def archive_partitions(archive, table):
+    return archive.partitions(table) if table in archive.tables() else []
+
+
+def dataset_commit(archive):
+    return archive.data_commit(DATASET_TABLES)
+
+
+def test_a_dataset_is_whole_when_its_last_channel_and_date_is_done(wide, tmp_path):
+    archive, config = copy_of(wide, tmp_path), FeaturesConfig(str(tmp_path))
+
+    def after_a_day(function, days):
+        yield function(next(iter(days)))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(archive, config, after_a_day)
+    (dataset,) = {p.dataset for p in archive.partitions("book_tensors", DatasetPartition)}
+    half = dataset_commit(archive)
+    lacking = "2 of 4 channels and dates are done (2026-01-05 XCME-310, 2026-01-05 XCME-320)"
+    assert missing_parts(archive, dataset, half) == lacking
+    assert run(archive, config).dataset == dataset
+    assert missing_parts(archive, dataset, dataset_commit(archive)) is None
+    assert missing_parts(archive, dataset, half) == lacking, "a data commit says what was there then"
+    assert "none of its" in missing_parts(archive, "other", dataset_commit(archive))
+
+
+@pytest.mark.parametrize(("died_at", "lacking"), [(5, "none of its"), (10, "1 of 4"), (20, "3 of 4")])
+def test_a_dataset_whose_job_died_inside_a_date_is_not_whole(wide, tmp_path, monkeypatch, died_at, lacking):
+    archive, writes = copy_of(wide, tmp_path), 0
+
+    def dying(*args, **kwargs):
+        nonlocal writes
+        writes += 1
+        if writes == died_at:
+            raise KeyboardInterrupt
+        return type(archive).commit(archive, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archive, "commit", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(archive, FeaturesConfig(str(tmp_path)))
+    (dataset,) = {p.dataset for p in archive.partitions("bars", DatasetPartition)}
+    assert missing_parts(archive, dataset, dataset_commit(archive)).startswith(lacking)
+
+
+def test_whichever_process_is_first_the_data_commit_is_the_same(wide, tmp_path):
+    commits = []
+    for name, order in (("forwards", list), ("backwards", lambda items: list(items)[::-1])):
+        archive = copy_of(wide, tmp_path / name)
+        run(archive, FeaturesConfig(archive.uri), lambda f, items, order=order: map(f, order(items)))
+        commits.append(dataset_commit(archive))
+    assert commits[0] == commits[1]
 
 
 @pytest.mark.parametrize("rows", [997, 20_000])

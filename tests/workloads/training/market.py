@@ -8,12 +8,15 @@ can beat.
 # Axes: T step, S hidden state (falling, quiet, rising, choppy), L level, C channel of a frame
 
 import datetime
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from workloads.ticks.schema import BOOK_TENSORS, LABELS
+from workloads.ticks.archive import Archive, DatasetPartition, open_archive
+from workloads.ticks.datasets import whole_of
+from workloads.ticks.schema import BOOK_TENSORS, CLEANING, LABELS
 
 STEP_NS = 250_000_000
 HORIZON = 10
@@ -35,7 +38,7 @@ MOVES_SM = np.array([[0.32, 0.66, 0.02], [0.01, 0.98, 0.01], [0.02, 0.66, 0.32],
 BID_SHARE_S = np.array([0.38, 0.5, 0.62, 0.5])
 
 
-class Path(NamedTuple):
+class Drawn(NamedTuple):
     """What one instrument did, step by step."""
 
     moves: np.ndarray
@@ -43,7 +46,7 @@ class Path(NamedTuple):
     ask_adds: np.ndarray
 
 
-def path(steps: int, rng: np.random.Generator) -> Path:
+def path(steps: int, rng: np.random.Generator) -> Drawn:
     """Draw the chain and what can be seen of it."""
     uniform = rng.random(steps)
     cumulative = np.cumsum(TRANSITION_SS, axis=1)
@@ -54,10 +57,10 @@ def path(steps: int, rng: np.random.Generator) -> Path:
     moves = (rng.random(steps)[:, None] >= np.cumsum(MOVES_SM, axis=1)[states, :2]).sum(axis=1) - 1
     adds = rng.poisson(np.where(rng.random(steps) < 0.07, 11.0, 1.9))
     bids = rng.binomial(adds, BID_SHARE_S[states])
-    return Path(moves, bids, adds - bids)
+    return Drawn(moves, bids, adds - bids)
 
 
-def best_probabilities(seen: Path, horizon: int = HORIZON) -> np.ndarray:
+def best_probabilities(seen: Drawn, horizon: int = HORIZON) -> np.ndarray:
     """P(down, flat, up over the horizon | everything seen up to and including the step), one row a step."""
     start = np.linalg.matrix_power(TRANSITION_SS, 1000)[0]
     like_TS = (
@@ -82,7 +85,7 @@ def best_probabilities(seen: Path, horizon: int = HORIZON) -> np.ndarray:
     return belief_TS @ outcome_SM
 
 
-def frames(seen: Path, levels: int, rng: np.random.Generator) -> np.ndarray:
+def frames(seen: Drawn, levels: int, rng: np.random.Generator) -> np.ndarray:
     """float32 [n, 2, levels, 4]: books that drift on their own; the adds spread over the levels."""
     n = len(seen.moves)
     out = np.zeros((n, 2, levels, 4), np.float32)
@@ -104,7 +107,7 @@ def frames(seen: Path, levels: int, rng: np.random.Generator) -> np.ndarray:
 
 def tables(
     steps: int, instruments: int = 1, levels: int = 10, seed: int = 1, segments: int = 1
-) -> tuple[pa.Table, pa.Table, list[Path]]:
+) -> tuple[pa.Table, pa.Table, list[Drawn]]:
     """`book_tensors` and `labels` of some instruments, and what each of them did."""
     rng = np.random.default_rng(seed)
     books, labels, paths = [], [], []
@@ -147,6 +150,17 @@ def tables(
         }
         labels.append(typed(label, LABELS.arrow))
     return pa.concat_tables(books), pa.concat_tables(labels), paths
+
+
+def stored(folder: Path | str, books: pa.Table, labels: pa.Table, parts: int = 1) -> Archive:
+    """An archive with these tables as dataset ``book-1``, of which the one part that is made is all."""
+    archive = open_archive(str(folder))
+    where = DatasetPartition("book-1", DATE)
+    archive.commit("book_tensors", where, {"sim-310": books})
+    archive.commit("labels", where, {"sim-310": labels})
+    counts = CLEANING.arrow.empty_table()
+    archive.commit("cleaning", where, {"sim-310": counts}, source=whole_of(parts))
+    return archive
 
 
 def column_of(frame: np.ndarray) -> pa.Array:

@@ -1,12 +1,10 @@
 """The transformer against its baselines and the bound, at the size of the main job."""
 
-import datetime
-
 import numpy as np
 import pytest
 
-from tests.workloads.training.market import HORIZON, STEP_NS, best_probabilities, tables
-from workloads.ticks.archive import DatasetPartition, RunPartition, open_archive
+from tests.workloads.training.market import HORIZON, STEP_NS, best_probabilities, stored, tables
+from workloads.ticks.archive import RunPartition
 from workloads.training.job import TrainingConfig, dataset_commit, prepared, read_panel, run
 from workloads.training.scoring import accuracy, difference_interval, hits, time_blocks
 
@@ -15,10 +13,7 @@ from workloads.training.scoring import accuracy, difference_interval, hits, time
 @pytest.mark.parametrize("seed", [2, 3])
 def test_it_beats_the_linear_model_with_confidence_and_never_the_bound(seed, tmp_path):
     books, labels, paths = tables(24_000, instruments=4, seed=seed)
-    archive = open_archive(str(tmp_path))
-    where = DatasetPartition("book-1", datetime.date(2026, 1, 5))
-    archive.commit("book_tensors", where, {"sim": books})
-    archive.commit("labels", where, {"sim": labels})
+    archive = stored(tmp_path, books, labels)
     config = TrainingConfig(archive=str(tmp_path), dataset="book-1", seed=seed + 5, workers=0)
     scores = archive.read("scores", RunPartition(run(archive, config)["run"]))
     found = read_panel(archive, config, dataset_commit(archive, "book-1"))

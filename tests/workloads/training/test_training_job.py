@@ -7,14 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.workloads.training.market import DATE, tables
+from tests.workloads.training.market import stored, tables
 from workloads.runtime.jobs import config_json, events_to, parse_config
-from workloads.ticks.archive import (
-    DatasetPartition,
-    MissingDataError,
-    RunPartition,
-    open_archive,
-)
+from workloads.ticks.archive import MissingDataError, RunPartition
+from workloads.training.errors import IncompleteDatasetError
 from workloads.training.forecasters import forecast, load_model
 from workloads.training.job import TrainingConfig, dataset_commit, prepared, read_panel, run
 from workloads.training.samples import Split
@@ -32,14 +28,6 @@ SMALL = TrainingConfig(
     batch=64,
     workers=0,
 )
-
-
-def stored(folder, books, labels):
-    archive = open_archive(str(folder))
-    where = DatasetPartition("book-1", DATE)
-    archive.commit("book_tensors", where, {"sim-310": books})
-    archive.commit("labels", where, {"sim-310": labels})
-    return archive
 
 
 def results(archive, summary):
@@ -187,6 +175,16 @@ def test_an_unknown_dataset_lists_the_known_ones(ended):
     archive, _, _ = ended
     with pytest.raises(MissingDataError, match="there is book-1"):
         run(archive, dataclasses.replace(SMALL, dataset="book-2"))
+
+
+def test_a_dataset_that_is_not_whole_is_refused(market, tmp_path):
+    archive = stored(tmp_path / "half", *market, parts=2)
+    with pytest.raises(IncompleteDatasetError, match=r"1 of 2 channels and dates .* run features again"):
+        run(archive, SMALL)
+    whole = stored(tmp_path / "whole", *market)
+    early = whole.data_commit(["book_tensors", "labels"])
+    with pytest.raises(IncompleteDatasetError, match="none of its channels and dates is done"):
+        run(whole, dataclasses.replace(SMALL, data_commit=early))
 
 
 def test_a_config_survives_json_and_a_typo_does_not(ended):
