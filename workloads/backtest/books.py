@@ -65,38 +65,36 @@ class GridRows:
 
 def tops(
     archive: Archive,
-    partitions: Iterable[Partition],
+    partition: Partition,
     instruments: Iterable[int],
     span: tuple[int, int],
     at: DataCommit | None = None,
-) -> Iterator[tuple[Partition, dict[int, Books]]]:
-    """Uncrossed two-sided tops of book of these instruments, by instrument; rows are streamed.
+) -> dict[int, Books]:
+    """Uncrossed two-sided tops of book of these instruments in one partition, by instrument.
 
-    Packets that came after their gap had been declared (`RowFlag.LATE`) are stored behind their place and
-    left out. While the venue refills a book (`RowFlag.RECOVERY`) nobody looks.
+    Books start empty, as those of the dataset do, in each partition and in each epoch inside it: a session
+    of the next day belongs to the same week's epoch and tells of its orders anew. Packets that came after
+    their gap had been declared (`RowFlag.LATE`) are stored behind their place and left out. While the
+    venue refills a book (`RowFlag.RECOVERY`) nobody looks.
 
     Parameters
     ----------
-    partitions
-        Of one channel, by date: books live on from one date to the next until a new epoch begins.
     span : (int, int)
         Only books sent in [from, until) are kept, ns.
     """
     wanted = np.array(sorted(instruments), np.int32)
-    books = OrderBooks()
-    epoch = -1
-    for partition in partitions:
-        marks = _Marks(archive, partition, at)
-        kept: list[dict[str, NDArray[Any]]] = []
-        for rows, follows in _in_order(archive, partition, at):
-            ends = marks.ends(rows, follows)
-            for one in _one_epoch_each(rows):
-                if one.epoch != epoch:  # it starts with empty books
-                    books.clear()
-                    epoch = one.epoch
-                found = books.tops(rows.slice(one.start, one.stop - one.start), 1, ends[one.start : one.stop])
-                kept.append(_kept(found, rows.slice(one.start, one.stop - one.start), wanted, span))
-        yield partition, {int(i): _of(kept, int(i)) for i in wanted}
+    books, epoch = OrderBooks(), -1
+    marks = _Marks(archive, partition, at)
+    kept: list[dict[str, NDArray[Any]]] = []
+    for rows, follows in _in_order(archive, partition, at):
+        ends = marks.ends(rows, follows)
+        for one in _one_epoch_each(rows):
+            if one.epoch != epoch:
+                books.clear()
+                epoch = one.epoch
+            found = books.tops(rows.slice(one.start, one.stop - one.start), 1, ends[one.start : one.stop])
+            kept.append(_kept(found, rows.slice(one.start, one.stop - one.start), wanted, span))
+    return {int(i): _of(kept, int(i)) for i in wanted}
 
 
 class _Stretch(NamedTuple):
@@ -124,7 +122,7 @@ def _kept(
     return {name: values[keep] for name, values in {**found, "ts": sent}.items()}
 
 
-def exchange_books(found: Books, rows: GridRows, step_ns: int) -> Books:
+def exchange_books(found: Books, rows: GridRows, step_ns: int) -> tuple[Books, int]:
     """The books that orders may meet: rebuilt ones where the dataset confirms them, else its own rows.
 
     Parameters
@@ -133,9 +131,14 @@ def exchange_books(found: Books, rows: GridRows, step_ns: int) -> Books:
         Rebuilt.
     rows : GridRows
         All of the stretch, usable or not.
+
+    Returns
+    -------
+    Books, int
+        And how many of them are grid rows.
     """
     if not len(rows.ts):
-        return Books(*np.zeros((5, 0), np.int64))
+        return Books(*np.zeros((5, 0), np.int64)), 0
     last = np.searchsorted(found.ts, rows.ts, side="left") - 1
     agrees = rows.usable & (last >= 0)
     if len(found.ts):
@@ -147,7 +150,7 @@ def exchange_books(found: Books, rows: GridRows, step_ns: int) -> Books:
     columns = zip(found, (rows.ts, rows.bid, rows.ask, rows.bid_size, rows.ask_size), strict=True)
     both = [np.concatenate([rebuilt[trusted], given[own]]) for rebuilt, given in columns]
     order = np.argsort(both[0], kind="stable")
-    return checked(Books(*(values[order] for values in both)))
+    return checked(Books(*(values[order] for values in both))), int(own.sum())
 
 
 def _in_order(

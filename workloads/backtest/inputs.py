@@ -27,7 +27,6 @@ from workloads.ticks.archive import (
 from workloads.ticks.definitions import Definition, Definitions, MissingDefinitionError
 from workloads.ticks.order_book import NULL_PRICE, column
 from workloads.ticks.partitions import parse_partition
-from workloads.ticks.sessions import week_start
 
 Ints = NDArray[np.int64]
 
@@ -109,7 +108,7 @@ def read_inputs(archive: Archive, config: BacktestConfig, at: DataCommit) -> Inp
     days = _days(rows, dates, (start, end), config.mark_ns)
     return Inputs(
         period=Period(days, Origin(at.id, code_version()), at),
-        channels=_channels(known, instruments, at, days[-1].date, start, definitions),
+        channels=_channels(known, instruments, at, {day.date for day in days}, definitions),
         currency=currency,
         definitions=definitions,
         left_out=left_out,
@@ -295,23 +294,21 @@ def _channels(
     known: Mapping[int, Definition],
     instruments: Mapping[int, Instrument],
     at: DataCommit,
-    last: datetime.date,
-    start: int,
+    dates: set[datetime.date],
     definitions: Definitions,
 ) -> tuple[Channel, ...]:
-    """Instruments by channel, with the partitions from the first day of the week: books live on over days."""
+    """Instruments by channel, with their partitions of these dates."""
     stored = sorted(
         Partition.parse(path.removeprefix("mbo/")) for path in at.entries if path.startswith("mbo/")
     )
     made = []
     for venue, channel in sorted({(fact.venue, fact.channel) for fact in known.values()}):
-        first = week_start(venue, start)
         made.append(
             Channel(
                 venue=venue,
                 channel=channel,
                 partitions=tuple(
-                    p for p in stored if (p.venue, p.channel) == (venue, channel) and first <= p.date <= last
+                    p for p in stored if (p.venue, p.channel) == (venue, channel) and p.date in dates
                 ),
                 instruments=tuple(
                     instruments[i]

@@ -29,6 +29,7 @@ def run(archive: Archive, config: BacktestConfig, map: Map = map) -> Summary:
     dict
         What the job's ``done`` event says: ``run``, ``training_run``, ``dataset``, ``data_commit``,
         ``strategies`` (`summary.statistics_of`), ``period``, ``rows``, ``books`` (that could be met),
+        ``books_from_grid`` (of them: the dataset's own rows, where no rebuilt book agrees with it),
         ``left_out`` (what could not be traded, and why), ``skipped`` (where that is all).
 
     Raises
@@ -42,13 +43,14 @@ def run(archive: Archive, config: BacktestConfig, map: Map = map) -> Summary:
     emit("progress", stage="simulate", done=0, total=len(inputs.channels), unit="channels")
     work = partial(simulate, archive=archive, config=config, period=inputs.period)
     outcomes: list[Outcome] = []
-    left_out, books = dict(inputs.left_out), 0
+    left_out, books, from_grid = dict(inputs.left_out), 0, 0
     # To start a worker takes longer than one channel.
     each = map if len(inputs.channels) > 1 else builtins.map
     for done, simulated in enumerate(each(work, inputs.channels), 1):
         outcomes += simulated.outcomes
         left_out |= simulated.left_out
         books += simulated.books
+        from_grid += simulated.books_from_grid
         emit("progress", stage="simulate", done=done, total=len(inputs.channels), unit="channels")
     outcomes.sort(key=lambda o: (config.strategies.index(o.strategy), o.instrument_id))
     made = {
@@ -70,6 +72,7 @@ def run(archive: Archive, config: BacktestConfig, map: Map = map) -> Summary:
         "period": {"start": inputs.period.start, "end": inputs.period.end},
         "rows": {table: rows.num_rows for table, rows in made.items()},
         "books": books,
+        "books_from_grid": from_grid,
         "left_out": left_out,
         "skipped": None if outcomes else _nothing(left_out),
     }

@@ -37,7 +37,7 @@ class Day:
 
 @dataclass(frozen=True)
 class Channel:
-    """The instruments of one venue's channel, and its partitions from the first day of their books on."""
+    """The instruments of one venue's channel, and its partitions of the test period."""
 
     venue: str
     channel: int
@@ -90,6 +90,8 @@ class Simulated:
     outcomes: list[Outcome]
     books: int = 0
     """How many usable books the orders could meet."""
+    books_from_grid: int = 0
+    """How many of them are the dataset's own rows, because the rebuilt book differed or was not there."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Why, by strategy and instrument."""
 
@@ -113,14 +115,16 @@ def simulate(channel: Channel, archive: Archive, config: BacktestConfig, period:
     latency = Latency(config.latency_ns, config.report_latency_ns)
     days = {day.date: day for day in period.days}
     wanted = {p.instrument.instrument_id: p.instrument for p in positions}
-    met = 0
+    met = own = 0
     span = (period.start - NANO, period.end)
-    for partition, found in tops(archive, channel.partitions, wanted, span, period.at) if wanted else ():
-        if partition.date not in days:
-            continue
+    for partition in channel.partitions if wanted else ():
         day = days[partition.date]
-        usable = {i: _books_of(found[i], wanted[i], day) for i in wanted}
-        met += sum(len(books.ts) for books in usable.values())
+        found = tops(archive, partition, wanted, span, period.at)
+        usable = {}
+        for i, instrument in wanted.items():
+            usable[i], rows = _books_of(found[i], instrument, day)
+            met += len(usable[i].ts)
+            own += rows
         for p in positions:
             decisions = _of_day(p.plan, day)
             trades, marks = replay(
@@ -130,7 +134,7 @@ def simulate(channel: Channel, archive: Archive, config: BacktestConfig, period:
             p.trades.append(trades._replace(decision=trades.decision + first))
             p.marks.append(marks)
     outcomes = [_outcome(p, channel.definitions) for p in positions]
-    return Simulated(outcomes, met, left_out)
+    return Simulated(outcomes, met, own, left_out)
 
 
 def _positions(
@@ -157,8 +161,8 @@ def _positions(
     return positions, left_out
 
 
-def _books_of(found: Books, instrument: Instrument, day: Day) -> Books:
-    """The books of one day that orders may meet."""
+def _books_of(found: Books, instrument: Instrument, day: Day) -> tuple[Books, int]:
+    """The books of one day that orders may meet, and how many of them are grid rows."""
     inside = (instrument.rows.ts >= day.start) & (instrument.rows.ts <= day.end)
     return exchange_books(found, instrument.rows.part(inside), instrument.step_ns)
 

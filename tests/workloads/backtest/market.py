@@ -6,7 +6,7 @@ it would meet a features job's and a training run's output.
 """
 
 import datetime
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from workloads.ticks.codes import Action, EventFlag, Side
 from workloads.ticks.schema import BOOK_TENSORS, DEFINITIONS, LABELS, MBO, SCORES
 
 DATE = datetime.date(2026, 1, 5)
+DAY = 86_400 * 10**9
 START = 1_767_623_400_000_000_000  # 14:30 UTC of that day
 STEP = 250_000_000
 HORIZON = 10 * STEP
@@ -44,11 +45,13 @@ class Market:
     grid: list[dict[str, np.ndarray]] = field(default_factory=list)
 
 
-def path(instrument_id: int = 1, seconds: int = 400, seed: int = 1, drift: float = 0.7) -> Path:
+def path(
+    instrument_id: int = 1, seconds: int = 400, seed: int = 1, drift: float = 0.7, start: int = START
+) -> Path:
     """A walk in ticks whose direction persists for some seconds; about 12 events a second."""
     random = np.random.default_rng(seed)
     n = 12 * seconds
-    ts = START + np.sort(random.choice(seconds * 1_000_000, n, replace=False)) * 1_000
+    ts = start + np.sort(random.choice(seconds * 1_000_000, n, replace=False)) * 1_000
     direction = np.sign(random.normal(size=n // 60 + 1)).repeat(60)[:n]
     step = np.where(random.random(n) < 0.3, np.where(random.random(n) < drift, direction, -direction), 0)
     bid = (27_000 + np.cumsum(step).astype(np.int64)) * TICK
@@ -131,7 +134,7 @@ def scores_of(
     }
 
 
-def mbo_of(paths: list[Path]) -> dict[str, np.ndarray]:
+def mbo_of(paths: list[Path], first_order: int = 1) -> dict[str, np.ndarray]:
     """Two rows an event: the bid order and the ask order change; the second ends the event."""
     parts = []
     for made in paths:
@@ -140,7 +143,8 @@ def mbo_of(paths: list[Path]) -> dict[str, np.ndarray]:
             {
                 "ts_sent": made.ts.repeat(2),
                 "instrument_id": np.full(2 * n, made.instrument_id, np.int32),
-                "order_id": np.tile([1, 2], n).astype(np.uint64) + np.uint64(10 * made.instrument_id),
+                "order_id": np.tile([first_order, first_order + 1], n).astype(np.uint64)
+                + np.uint64(10 * made.instrument_id),
                 "price": np.stack([made.bid, made.ask], 1).ravel(),
                 "size": np.stack([made.bid_size, made.ask_size], 1).ravel(),
                 "action": np.full(2 * n, Action.CHANGE, np.uint8),
@@ -229,6 +233,25 @@ def write(
         "labels", dataset, {"XCME-310": table(LABELS.arrow, _joined([labels_of(g) for g in grids]))}
     )
     archive.commit("scores", RunPartition(RUN), {"all": table(SCORES.arrow, _joined(scores))})
+    return archive
+
+
+def write_days(uri: str, days: dict[datetime.date, Path]) -> Archive:
+    """One instrument on several dates of a week: one epoch, packets from 1 and new orders on each.
+
+    The last 40 % of all rows are the test period.
+    """
+    archive = open_archive(uri)
+    grids = [grid_of(made) for made in days.values()]
+    for number, (date, made) in enumerate(days.items()):
+        orders = orders_table(mbo_of([made], first_order=1 + 2 * number))
+        archive.commit("mbo", replace(PARTITION, date=date), {"a": orders})
+        dataset = DatasetPartition(DATASET, date)
+        archive.commit("book_tensors", dataset, {"XCME-310": table(BOOK_TENSORS.arrow, grids[number])})
+        labels = table(LABELS.arrow, labels_of(grids[number]))
+        archive.commit("labels", dataset, {"XCME-310": labels})
+    archive.commit("definitions", PARTITION, {"a": definitions([1])})
+    archive.commit("scores", RunPartition(RUN), {"all": table(SCORES.arrow, scores_of(_joined(grids)))})
     return archive
 
 

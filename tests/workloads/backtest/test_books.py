@@ -19,8 +19,8 @@ EVER = (0, 2**62)
 END = int(EventFlag.END)
 
 
-def found(archive: Archive, partitions=(market.PARTITION,), span=EVER) -> dict[str, Books]:
-    return {str(p.date): books[1] for p, books in tops(archive, partitions, [1], span)}
+def one_day(archive: Archive, partition: Partition = market.PARTITION) -> Books:
+    return tops(archive, partition, [1], EVER)[1]
 
 
 def stored(
@@ -37,7 +37,7 @@ def stored(
 
 def test_the_tops_are_the_path_that_the_orders_came_from(tmp_path):
     path = market.path(seconds=30)
-    books = found(stored(str(tmp_path / "a"), market.mbo_of([path])))["2026-01-05"]
+    books = one_day(stored(str(tmp_path / "a"), market.mbo_of([path])))
     for column, expected in zip(
         books, (path.ts, path.bid, path.ask, path.bid_size, path.ask_size), strict=True
     ):
@@ -47,9 +47,9 @@ def test_the_tops_are_the_path_that_the_orders_came_from(tmp_path):
 def test_batches_change_nothing(tmp_path, monkeypatch):
     path = market.path(seconds=30)
     archive = stored(str(tmp_path / "a"), market.mbo_of([path]))
-    whole = found(archive)["2026-01-05"]
+    whole = one_day(archive)
     monkeypatch.setattr("workloads.ticks.archive.BATCH_ROWS", 7)
-    for column, expected in zip(found(archive)["2026-01-05"], whole, strict=True):
+    for column, expected in zip(one_day(archive), whole, strict=True):
         assert np.array_equal(column, expected)
 
 
@@ -61,19 +61,19 @@ def test_an_end_of_event_that_another_table_marks_counts(tmp_path, monkeypatch, 
     rows = {name: values[:8] for name, values in market.mbo_of([path]).items()}
     rows["event_flags"] = np.zeros(8, np.uint8)
     archive = stored(str(tmp_path / "a"), rows)
-    assert not len(found(archive)["2026-01-05"].ts)
+    assert not len(one_day(archive).ts)
     trade = market.table(
         TRADES.arrow, {"seq": np.array([3])}, venue="XCME", channel=310, epoch=2026010400, msg_index=1,
         entry_index=0, event_flags=END,
     )  # fmt: skip
     archive.commit("trades", market.PARTITION, {"a": trade})
-    assert found(archive)["2026-01-05"].ts.tolist() == [path.ts[2]]
+    assert one_day(archive).ts.tolist() == [path.ts[2]]
 
 
 def test_nobody_looks_while_the_venue_refills_a_book(tmp_path):
     rows = market.mbo_of([market.path(seconds=5)])
     rows["row_flags"] = np.where(np.arange(len(rows["seq"])) < 40, int(RowFlag.RECOVERY), 0)
-    books = found(stored(str(tmp_path / "a"), rows))["2026-01-05"]
+    books = one_day(stored(str(tmp_path / "a"), rows))
     assert books.ts[0] == rows["ts_sent"][41]
 
 
@@ -82,7 +82,7 @@ def test_a_late_packet_is_left_out(tmp_path):
     rows = market.mbo_of([path])
     late = {name: np.append(values, values[10:12]) for name, values in rows.items()}
     late["row_flags"] = np.append(np.zeros(len(rows["seq"])), [int(RowFlag.LATE)] * 2).astype(np.uint8)
-    books = found(stored(str(tmp_path / "a"), late))["2026-01-05"]
+    books = one_day(stored(str(tmp_path / "a"), late))
     assert np.array_equal(books.ts, path.ts)
 
 
@@ -90,25 +90,22 @@ def test_rows_out_of_order_are_refused(tmp_path):
     rows = market.mbo_of([market.path(seconds=5)])
     rows["seq"] = rows["seq"][::-1].copy()
     with pytest.raises(BacktestError, match="not in the order of epoch, seq, msg_index"):
-        found(stored(str(tmp_path / "a"), rows))
+        one_day(stored(str(tmp_path / "a"), rows))
 
 
-def test_books_live_on_overnight_and_start_empty_in_a_new_epoch(tmp_path):
-    path = market.path(seconds=10)
-    rows = market.mbo_of([path])
+def test_books_start_empty_on_each_date_and_in_each_epoch(tmp_path):
+    """The second half tells of the bid's order alone: without the first there is never a second side."""
+    rows = market.mbo_of([market.path(seconds=10)])
     half = len(rows["seq"]) // 2 // 2 * 2
-    tuesday = Partition("XCME", datetime.date(2026, 1, 6), 310)
-    archive = stored(str(tmp_path / "a"), {n: v[:half] for n, v in rows.items()})
-    # On Tuesday only the bid's order is told of again.
     later = {n: v[half::2] for n, v in rows.items()}
     later["event_flags"] = np.full(len(later["seq"]), END, np.uint8)
-    stored(str(tmp_path / "a"), later, tuesday)
-    days = found(archive, (market.PARTITION, tuesday))
-    last_ask = path.ask[half // 2 - 1]
-    assert len(days["2026-01-06"].ts) and (days["2026-01-06"].ask == last_ask).all()
-    other = stored(str(tmp_path / "b"), {n: v[:half] for n, v in rows.items()})
-    stored(str(tmp_path / "b"), later, tuesday, epoch=2026010401)
-    assert not len(found(other, (market.PARTITION, tuesday))["2026-01-06"].ts)
+    first = {n: v[:half] for n, v in rows.items()}
+    assert len(one_day(stored(str(tmp_path / "a"), first)).ts) == half // 2
+    tuesday = Partition("XCME", datetime.date(2026, 1, 6), 310)
+    assert not len(one_day(stored(str(tmp_path / "a"), later, tuesday), tuesday).ts)
+    both = {n: np.append(first[n], later[n]) for n in first}
+    both["epoch"] = np.repeat([2026010400, 2026010401], [half, len(later["seq"])])
+    assert one_day(stored(str(tmp_path / "b"), both)).ts.max() <= first["ts_sent"].max()
 
 
 def grid(*rows: tuple[int, int, int, int]) -> GridRows:
@@ -124,26 +121,29 @@ def rebuilt(*rows: tuple[int, int, int]) -> Books:
 
 
 def test_a_step_whose_end_the_dataset_confirms_is_trusted():
-    books = exchange_books(rebuilt((5, 1, 2), (9, 3, 4), (12, 5, 6)), grid((10, 0, 3, 4), (20, 0, 7, 8)), 10)
+    books, own = exchange_books(
+        rebuilt((5, 1, 2), (9, 3, 4), (12, 5, 6)), grid((10, 0, 3, 4), (20, 0, 7, 8)), 10
+    )
+    assert own == 1
     assert books.ts.tolist() == [5, 9, 20]  # 12 is denied: the dataset's own row stands for that step
     assert books.bid_size.tolist() == [9, 9, 1]
 
 
 def test_a_step_that_is_not_clean_has_no_books():
-    books = exchange_books(rebuilt((5, 1, 2), (15, 3, 4)), grid((10, -1, 1, 2), (20, 0, 3, 4)), 10)
+    books, _ = exchange_books(rebuilt((5, 1, 2), (15, 3, 4)), grid((10, -1, 1, 2), (20, 0, 3, 4)), 10)
     assert books.ts.tolist() == [15]
 
 
 def test_behind_a_hole_in_the_grid_only_the_last_step_is_trusted():
-    books = exchange_books(
+    books, _ = exchange_books(
         rebuilt((5, 1, 2), (15, 1, 2), (95, 1, 2)), grid((10, 0, 1, 2), (100, 1, 1, 2)), 10
     )
     assert books.ts.tolist() == [5, 95]
 
 
 def test_without_rows_or_without_a_second_side_there_is_no_book():
-    assert not len(exchange_books(rebuilt((5, 1, 2)), grid(), 10).ts)
-    assert not len(exchange_books(rebuilt(), grid((10, 0, 1, NULL_PRICE), (20, 0, 5, 5)), 10).ts)
+    assert not len(exchange_books(rebuilt((5, 1, 2)), grid(), 10)[0].ts)
+    assert not len(exchange_books(rebuilt(), grid((10, 0, 1, NULL_PRICE), (20, 0, 5, 5)), 10)[0].ts)
 
 
 @settings(max_examples=80, deadline=None)
@@ -157,5 +157,5 @@ def test_books_are_in_order_and_uncrossed_whatever_the_inputs(seed):
     low = random.integers(1, 4, len(rows))
     segment, high = random.integers(-1, 2, len(rows)), low + random.integers(0, 2, len(rows))
     given_rows = grid(*zip(rows, segment, low, high, strict=True))
-    made = exchange_books(Books(ts, bid, bid + 1, bid, bid), given_rows, 10)
+    made, _ = exchange_books(Books(ts, bid, bid + 1, bid, bid), given_rows, 10)
     assert (np.diff(made.ts) >= 0).all() and (made.bid < made.ask).all()

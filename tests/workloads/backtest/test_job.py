@@ -1,5 +1,6 @@
 """The whole job on a generated market: what it writes, what it may not know, what it does with nothing."""
 
+import datetime
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -236,7 +237,9 @@ def test_books_that_the_dataset_does_not_confirm_are_not_met(tmp_path):
     kept = (orders["ts_sent"] < start) | (orders["ts_sent"] > start + 40 * 10**9)
     orders = {name: values[kept] for name, values in orders.items()}
     archive = market.write(str(tmp_path / "a"), [path], [grid], None, orders)
-    fills = rows(archive, quiet(archive), "fills")
+    summary = quiet(archive)
+    fills = rows(archive, summary, "fills")
+    assert summary["books_from_grid"] > 140
     lost = fills["ts_fill"] < start + 40 * 10**9
     assert lost.sum() > 5 and (fills["ts_fill"][lost] % market.STEP == 0).all()
     row = np.searchsorted(grid["ts"], fills["ts_fill"][lost])
@@ -359,3 +362,19 @@ def test_channels_are_mapped_and_their_orders_numbered_together(tmp_path):
         split = run(archive, config(archive, capital=1e6), elsewhere)
     assert split["strategies"] == whole["strategies"]
     assert rows(archive, split, "orders")["order"].tolist() == rows(one, whole, "orders")["order"].tolist()
+
+
+def test_a_second_session_of_the_week_is_traded_in_its_own_books(tmp_path):
+    """The same epoch, packets from 1 again, and the orders of Monday are never cancelled."""
+    tuesday = market.path(seconds=300, seed=2, start=market.START + market.DAY)
+    days = {market.DATE: market.path(seconds=300), market.DATE + datetime.timedelta(days=1): tuesday}
+    archive = market.write_days(str(tmp_path / "a"), days)
+    summary = quiet(archive)
+    start, end = summary["period"]["start"], summary["period"]["end"]
+    inside = (tuesday.ts >= start) & (tuesday.ts < end)
+    assert start > market.START + market.DAY and summary["books_from_grid"] == 0
+    assert summary["books"] == pytest.approx(inside.sum(), abs=12)  # and some of the step before the start
+    fills = rows(archive, summary, "fills")
+    book = np.searchsorted(tuesday.ts, fills["ts_fill"])
+    quote = np.where(fills["side"] == 1, tuesday.ask[book], tuesday.bid[book])
+    assert len(book) > 50 and np.array_equal(fills["price"], quote)
