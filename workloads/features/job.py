@@ -136,8 +136,10 @@ def run(archive: Archive, config: FeaturesConfig, map: Map = map) -> Summary:
     ------
     FeaturesError
         If there are no order rows or no definitions of them, or none of a date that is asked for.
+    ArchiveError
+        If the config's data commit is none of this archive.
     """
-    at = config.data_commit or archive.data_commit()
+    at = archive.checked(config.data_commit) if config.data_commit else archive.data_commit()
     work = units(archive, config, at)
     dataset = dataset_id(config, at)
     _progress(work[0], 0)

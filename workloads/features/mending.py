@@ -205,11 +205,11 @@ class Mending:
 
 
 def read_mending(archive: Archive, partition: Partition, at: DataCommit | None = None) -> Mending:
-    """`mending` of one stored partition. Tables that are missing hold nothing."""
+    """`mending` of one stored partition. Tables that are missing (then, or now) hold nothing."""
     stored = {
         table
         for table in ("gaps", "packets", "status", "snapshots")
-        if partition in (archive.partitions(table) if table in archive.tables() else ())
+        if (archive.log(table, partition) if at is None else f"{table}/{partition.path}" in at.entries)
     }
 
     def rows(table: str, columns: tuple[str, ...]) -> Iterable[pa.Table]:

@@ -392,6 +392,34 @@ class Archive:
             }
         )
 
+    def checked(self, at: DataCommit) -> DataCommit:
+        """A data commit that somebody gave: refused where its id is not that of the logs up to its entries.
+
+        Raises
+        ------
+        ArchiveError
+            If the logs hold something else, or an entry names no table and partition.
+        MissingDataError
+            If the logs hold less.
+        """
+        logs = {}
+        for path, n in at.entries.items():
+            table, _, where = path.partition("/")
+            try:
+                _schema(table)
+                partition = parse_partition(table, where)
+            except ValueError as error:
+                raise ArchiveError(f"data commit {at.id} names {path!r}: {error}") from None
+            if n < 1:
+                raise ArchiveError(f"data commit {at.id} names entry {n} of {path}; the first is 1")
+            logs[path] = self._entries(table, partition, at)
+        if (found := DataCommit.of(logs)).id != at.id:
+            raise ArchiveError(
+                f"data commit {at.id} is not what {self.uri} holds at its entries, which is {found.id}; give "
+                "the id and entries of one result, and the archive that they were made from"
+            )
+        return at
+
     def verify(self) -> list[str]:
         """Read every file that any entry lists, and look for what no log lists.
 

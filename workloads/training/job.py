@@ -81,7 +81,8 @@ def run(archive: Archive, config: TrainingConfig) -> dict[str, Any]:
     Where the dataset is too small to fit anything, nothing is stored and ``skipped`` says why.
     """
     clock = _Clock()
-    commit = config.data_commit or dataset_commit(archive, config.dataset)
+    given = config.data_commit
+    commit = archive.checked(given) if given else dataset_commit(archive, config.dataset)
     check_whole(archive, config.dataset, commit)
     run_id = run_name(config, commit)
     summary: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tests.workloads.features.sessions import CHANNEL, VENUE, archive_of, ns, read, session_of
+from tests.workloads.features.sessions import CHANNEL, VENUE, archive_of, ns, read, rows, session_of
 from workloads.exchange.simulator import SimulatorConfig
 from workloads.features import job
 from workloads.features.config import FeaturesConfig
@@ -19,7 +19,7 @@ from workloads.features.events import events
 from workloads.features.job import FeaturesError, run
 from workloads.features.tensors import frames
 from workloads.runtime.jobs import JobConfigError, config_json, events_to, parse_config
-from workloads.ticks.archive import DatasetPartition, Partition, open_archive
+from workloads.ticks.archive import ArchiveError, DatasetPartition, Partition, open_archive
 from workloads.ticks.codes import Action, CleaningRule, RowFlag, Side
 from workloads.ticks.datasets import missing_parts
 from workloads.ticks.order_book import OrderBooks, event_ends
@@ -301,6 +301,33 @@ def test_whichever_process_is_first_the_data_commit_is_the_same(wide, tmp_path):
         run(archive, FeaturesConfig(archive.uri), lambda f, items, order=order: map(f, order(items)))
         commits.append(dataset_commit(archive))
     assert commits[0] == commits[1]
+
+
+def test_an_old_data_commit_gives_what_it_gave_when_it_was_new(session, made, tmp_path):
+    archive = archive_of(tmp_path, session[0])
+    at = archive.data_commit()
+    config = FeaturesConfig(archive.uri, data_commit=at)
+    assert f"gaps/{WHERE.path}" not in at.entries
+    epoch = read(archive, "packets")["epoch"][0].as_py()
+    lost = rows("gaps", {"epoch": epoch, "first_seq": 900, "last_seq": 902, "outcome": "lost"})
+    archive.commit("gaps", WHERE, {"later": lost})
+    assert run(archive, config) == made, "which was made before there was a gap"
+    assert run(archive, FeaturesConfig(archive.uri)).segments > made.segments
+
+
+def test_a_data_commit_that_the_archive_does_not_hold_is_refused(market, config, made):
+    at = market.data_commit()
+    wrong = [
+        (replace(at, id="beef"), "data commit beef is not what"),
+        (replace(at, entries={**at.entries, f"mbo/{WHERE.path}": 99}), "needs 99"),
+        (replace(at, entries={**at.entries, f"mbo/{WHERE.path}": 0}), "the first is 1"),
+        (replace(at, entries={f"mbo/{WHERE.path}": 1}), "is not what"),
+        (replace(at, entries={"mbo/elsewhere": 1}), "names 'mbo/elsewhere'"),
+        (replace(at, entries={"pears/x": 1}), "unknown table 'pears'"),
+    ]
+    for commit, message in wrong:
+        with pytest.raises(ArchiveError, match=message):
+            run(market, replace(config, data_commit=commit))
 
 
 @pytest.mark.parametrize("rows", [997, 20_000])

@@ -9,7 +9,7 @@ import pytest
 
 from tests.workloads.training.market import stored, tables
 from workloads.runtime.jobs import config_json, events_to, parse_config
-from workloads.ticks.archive import MissingDataError, RunPartition
+from workloads.ticks.archive import ArchiveError, DataCommit, MissingDataError, RunPartition
 from workloads.training.errors import IncompleteDatasetError
 from workloads.training.forecasters import forecast, load_model
 from workloads.training.job import TrainingConfig, dataset_commit, prepared, read_panel, run
@@ -185,6 +185,14 @@ def test_a_dataset_that_is_not_whole_is_refused(market, tmp_path):
     early = whole.data_commit(["book_tensors", "labels"])
     with pytest.raises(IncompleteDatasetError, match="none of its channels and dates is done"):
         run(whole, dataclasses.replace(SMALL, data_commit=early))
+
+
+def test_a_data_commit_whose_id_is_not_that_of_its_entries_is_refused(ended):
+    archive, summary, _ = ended
+    given = DataCommit(**summary["data_commit"])
+    assert run(archive, dataclasses.replace(SMALL, data_commit=given))["run"] == summary["run"]
+    with pytest.raises(ArchiveError, match=f"data commit beef is not what .* which is {given.id}"):
+        run(archive, dataclasses.replace(SMALL, data_commit=dataclasses.replace(given, id="beef")))
 
 
 def test_a_config_survives_json_and_a_typo_does_not(ended):
