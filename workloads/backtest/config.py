@@ -48,8 +48,11 @@ class BacktestConfig:
     flow: FlowConfig = field(default_factory=FlowConfig)
     risk_decay: float = 0.997
     """Of the EWMA variance, per step of the grid."""
+    order_ttl_ns: int = SECOND
+    """Time in force: an order that has met no usable book so long after its arrival is cancelled."""
     flatten_ns: int = 10 * SECOND
-    """So long before the end of each date's rows no position is wanted any more."""
+    """So long before the session's close, by the exchange's calendar, no position is wanted any more. Data
+    that end earlier leave positions open, marked at the last mid."""
     mark_ns: int = SECOND
     """Distance of the ledger's rows."""
     capital: float | None = None
@@ -64,6 +67,7 @@ class BacktestConfig:
             (bool(self.strategies), "strategies", "at least one"),
             (len(set(self.strategies)) == len(self.strategies), "strategies", "each once"),
             (self.latency_ns >= 0 and self.report_latency_ns >= 0, "latency_ns", "at least 0"),
+            (self.order_ttl_ns > 0, "order_ttl_ns", "above 0"),
             (self.mark_ns > 0, "mark_ns", "above 0"),
             (self.flatten_ns >= 0, "flatten_ns", "at least 0"),
             (self.capital is None or self.capital > 0, "capital", "above 0"),

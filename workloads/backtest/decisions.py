@@ -5,7 +5,7 @@ row of a table: the position wanted, given the position held. A row is made from
 of its own time, so that nothing later can enter it, whatever the engine does with it.
 
 Without a forecast no position is wanted: that holds in rows that cleaning refused, behind a gap until there
-is a whole window again, and towards the end of each date's rows.
+is a whole window again, and towards the session's close. When the data end is not known beforehand.
 """
 
 from dataclasses import dataclass, replace
@@ -27,6 +27,7 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 AnyOutput = TypeVar("AnyOutput", bound=Output)
 NANO = 1e9
+NO_CLOSE = 2**62
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Instrument:
     terms: Terms
     step_ns: int
     rows: GridRows
-    ends: Ints
-    """Of each row: time of the last row of its date."""
+    closes: Ints
+    """Of each row: when the session of its date closes by the calendar, ns; else `NO_CLOSE`."""
     labels: Labels
     """Whose moves were known before the test period."""
     scores: dict[str, ScoreRows]
@@ -65,8 +66,6 @@ class Plan:
     """Rows with a forecast; an order of any other row only flattens."""
     mid: Ints
     """Known at each row, 1e-9, rounded down; the last usable one where the row has none."""
-    end: Ints
-    """Time of the last row of each row's date."""
 
 
 def market(instrument: Instrument, start_ns: int, config: BacktestConfig, origin: Origin) -> Market:
@@ -116,10 +115,10 @@ def plan(
 ) -> Plan:
     """The table of one strategy: one row a grid row of the test period, usable or not."""
     test = instrument.rows.ts >= start_ns
-    rows, end = instrument.rows.part(test), instrument.ends[test]
+    rows = instrument.rows.part(test)
     runs = _runs(rows, instrument.step_ns)
     fresh = np.diff(runs, prepend=-1) != 0
-    early = rows.ts + config.flatten_ns <= end
+    early = rows.ts + config.flatten_ns < instrument.closes[test]
     live = np.isin(rows.ts, forecast.as_of) & rows.usable & ~fresh & early
     ts = rows.ts[live]
     wanted = table(
@@ -129,10 +128,8 @@ def plan(
         _at(around.cost, ts),
         config.position,
     )
-    last_of_run = np.flatnonzero(np.diff(runs, append=-1) != 0)
-    run_end = rows.ts[last_of_run][np.searchsorted(last_of_run, np.arange(len(rows.ts)))]
-    expires = np.where(live, np.minimum(run_end, end), end)
-    return Plan(Decisions(rows.ts, expires, wanted), live, _carried_mid(rows), end)
+    expires = rows.ts + config.latency_ns + config.order_ttl_ns
+    return Plan(Decisions(rows.ts, expires, wanted), live, _carried_mid(rows))
 
 
 def table(live: Flags, forecast: Alpha, risk: Risk, cost: Cost, config: PositionConfig) -> NDArray[np.int16]:

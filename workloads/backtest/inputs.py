@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from workloads.backtest.books import MARKING, GridRows
 from workloads.backtest.config import FLOW, BacktestConfig
-from workloads.backtest.decisions import Instrument
+from workloads.backtest.decisions import NO_CLOSE, Instrument
 from workloads.backtest.engine import BacktestError
 from workloads.backtest.simulation import Channel, Day, Period
 from workloads.models.alpha import Labels, ScoreRows
@@ -27,6 +27,7 @@ from workloads.ticks.archive import (
 from workloads.ticks.definitions import Definition, Definitions, MissingDefinitionError
 from workloads.ticks.order_book import NULL_PRICE, column
 from workloads.ticks.partitions import parse_partition
+from workloads.ticks.sessions import MissingSessionError, session
 
 Ints = NDArray[np.int64]
 
@@ -84,7 +85,7 @@ def read_inputs(archive: Archive, config: BacktestConfig, at: DataCommit) -> Inp
             "longer dataset"
         )
     times = column(tested, "ts", np.int64, 0)
-    start, end = int(times.min()), int(times.max())
+    start, last = int(times.min()), int(times.max())
     dates = _dates(config, at)
     rows = _grid_rows(archive, config, at, dates)
     labels = _labels(archive, config, at, dates, start)
@@ -99,13 +100,13 @@ def read_inputs(archive: Archive, config: BacktestConfig, at: DataCommit) -> Inp
             terms=Terms.of(fact),
             step_ns=step_ns,
             rows=rows[i][0],
-            ends=_ends(rows[i], end),
+            closes=_closes(fact.venue, dates)[rows[i][1]],
             labels=labels.get(i, _NO_LABELS),
             scores=_scores_of(tested, i, config),
         )
         for i, fact in known.items()
     }
-    days = _days(rows, dates, (start, end), config.mark_ns)
+    days = _days(rows, dates, (start, last), config.mark_ns)
     return Inputs(
         period=Period(days, Origin(at.id, code_version()), at),
         channels=_channels(known, instruments, at, {day.date for day in days}, definitions),
@@ -263,11 +264,16 @@ def _step(rows: Mapping[int, tuple[GridRows, Ints]]) -> int:
     return int(min(gaps))
 
 
-def _ends(rows: tuple[GridRows, Ints], end: int) -> Ints:
-    """Time of the last row of each row's date, at most ``end``: the instrument stops there."""
-    grid, days = rows
-    last = grid.ts[np.searchsorted(days, days, side="right") - 1]
-    return np.minimum(last, end)
+def _closes(venue: str, dates: Iterable[datetime.date]) -> Ints:
+    """When the session of each date closes by the exchange's calendar; `NO_CLOSE` where there is none."""
+
+    def close(date: datetime.date) -> int:
+        try:
+            return session(venue, date).close_ns
+        except (MissingSessionError, ValueError):  # no session on that date, no calendar of that venue
+            return NO_CLOSE
+
+    return np.array([close(date) for date in dates], np.int64)
 
 
 def _days(
@@ -276,13 +282,16 @@ def _days(
     span: tuple[int, int],
     mark_ns: int,
 ) -> tuple[Day, ...]:
-    """The dates of the test period, with the times of their first and last rows of any instrument."""
+    """The dates of the test period, with the times of their first and last rows of any instrument.
+
+    ``span``: times of the first and the last score; the period ends with the rows of the date of the last.
+    """
     made = []
     for number, date in enumerate(dates):
         times = [grid.ts[days == number] for grid, days in rows.values()]
-        inside = [ts[(ts >= span[0]) & (ts <= span[1])] for ts in times]
+        inside = [ts[ts >= span[0]] for ts in times]
         bounds = [ts[[0, -1]] for ts in inside if len(ts)]
-        if not bounds:
+        if not bounds or min(b[0] for b in bounds) > span[1]:
             continue
         start, end = int(min(b[0] for b in bounds)), int(max(b[1] for b in bounds))
         inner = np.arange(start // mark_ns * mark_ns + mark_ns, end, mark_ns, dtype=np.int64)

@@ -30,7 +30,7 @@ class Day:
     start: int
     """Time of its first grid row, ns."""
     end: int
-    """Time of its last: no order lives longer."""
+    """Time of its last: the data end there, which no strategy knows beforehand."""
     marks: Ints
     """When the ledger is written: start, multiples of the distance of marks, end."""
 

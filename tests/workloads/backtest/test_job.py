@@ -12,12 +12,15 @@ import pytest
 
 from tests.workloads.backtest import market
 from workloads.backtest.config import BacktestConfig
+from workloads.backtest.decisions import NO_CLOSE
 from workloads.backtest.engine import BacktestError
+from workloads.backtest.inputs import _closes
 from workloads.backtest.job import run
 from workloads.models.portfolio import PositionConfig
 from workloads.models.transaction_cost import CostConfig
 from workloads.runtime.jobs import config_json, events_to, parse_config
 from workloads.ticks.archive import Archive, RunPartition, open_archive
+from workloads.ticks.sessions import session
 
 CALM = PositionConfig(risk_aversion=0.0001)
 
@@ -87,11 +90,73 @@ def test_the_summary_is_what_the_ledger_says(made):
         assert told["max_drawdown"] == pytest.approx(fall, rel=1e-6)
 
 
-def test_positions_stay_within_their_limit_and_end_flat(made):
+def test_positions_stay_within_their_limit(made):
     archive, summary, _ = made
-    ledger = rows(archive, summary, "ledger")
-    assert np.abs(ledger["position"]).max() <= CALM.max_position
-    assert {told["open_lots"] for told in summary["strategies"].values()} == {0}
+    assert 0 < np.abs(rows(archive, summary, "ledger")["position"]).max() <= CALM.max_position
+
+
+def always_long(grid: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    scores = market.scores_of(grid)
+    scores["p_up"][:], scores["p_flat"][:], scores["p_down"][:] = 0.95, 0.0, 0.05
+    return scores
+
+
+@pytest.mark.parametrize("missing_s", [0, 60])
+def test_positions_are_closed_before_the_sessions_close_and_stay_open_where_the_data_end(tmp_path, missing_s):
+    """16:00 Chicago is the close; the data last until then, or end a minute earlier, unforeseen."""
+    close = session("XCME", market.DATE).close_ns
+    path = market.path(seconds=300, start=close - (300 + missing_s) * 10**9)
+    grid = market.grid_of(path)
+    archive = market.write(str(tmp_path / "a"), [path], [grid], [always_long(grid)])
+    summary = quiet(archive, position=PositionConfig(risk_aversion=0.0), cost=CostConfig(impact=0.0))
+    orders, ledger = rows(archive, summary, "orders"), rows(archive, summary, "ledger")
+    held = int(ledger["position"][-1])
+    assert summary["strategies"]["vit"]["open_lots"] == held
+    assert ledger["position"][ledger["ts"] < close - 11 * 10**9].max() > 0
+    if missing_s:
+        assert held > 0 and set(orders["reason"]) == {"alpha"}
+        value = ledger["cash"][-1] + held * ledger["mark"][-1] * 50
+        assert ledger["value"][-1] == value == round(summary["strategies"]["vit"]["pnl"] * 1e9)
+    else:
+        assert held == 0
+        assert min(orders["ts_decision"][orders["reason"] == "flatten"]) == close - 10 * 10**9
+
+
+def test_a_venue_or_a_date_without_a_session_plans_no_close():
+    dates = [market.DATE, datetime.date(2026, 1, 3)]
+    assert _closes("XCME", dates).tolist() == [session("XCME", market.DATE).close_ns, NO_CLOSE]
+    assert _closes("NONE", dates).tolist() == [NO_CLOSE] * 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_when_all_inputs_are_cut_off_everything_before_is_the_same(tmp_path, seed):
+    """Cut anywhere, or around a gap. Only what the last order will come to may still be open."""
+    path = market.path(seconds=240, seed=seed)
+    grid = market.grid_of(path, broken=(800, 812))
+    scores, orders = market.scores_of(grid), market.mbo_of([path])
+    random = np.random.default_rng(seed)
+    number = random.integers(640, 900) if seed % 2 else random.integers(798, 815)
+    t = int(grid["ts"][number])
+    cut = [{name: values[times <= t - before] for name, values in table.items()}
+           for table, times, before in ((grid, grid["ts"], 0), (scores, scores["ts"], 0),
+                                        (orders, orders["ts_sent"], 1))]  # fmt: skip
+    both = []
+    for name, (g, s, o) in (("whole", (grid, scores, orders)), ("cut", tuple(cut))):
+        archive = market.write(str(tmp_path / name), [path], [g], [s], o)
+        summary = quiet(archive, strategies=("vit", "flow"), capital=1e6)
+        both.append({table: rows(archive, summary, table) for table in ("orders", "fills", "ledger")})
+    for strategy in ("vit", "flow"):
+        for table, time in (("orders", "ts_decision"), ("fills", "ts_fill"), ("ledger", "ts")):
+            early = [
+                {c: v[(tables[table][time] < t) & (tables[table]["strategy"] == strategy)]
+                 for c, v in tables[table].items()}
+                for tables in both
+            ]  # fmt: skip
+            assert len(early[0][time]) > 5
+            for column in early[0]:
+                known = slice(None, -1 if column == "filled" else None)
+                assert early[0][column][known].tolist() == early[1][column][known].tolist(), column
+    assert len(both[0]["fills"]["price"]) > len(both[1]["fills"]["price"])
 
 
 def test_running_again_changes_nothing(made):
@@ -209,12 +274,10 @@ def test_slow_reports_leave_the_first_decision_as_it_was(tmp_path):
     assert (np.diff(slow_orders["ts_decision"]) > 10**9).all()  # it waits for each report
 
 
-def test_a_gap_ends_all_positions_at_the_first_book_behind_it(tmp_path):
+def test_a_gap_ends_all_positions_as_soon_as_there_are_books_behind_it(tmp_path):
     path = market.path(seconds=400)
     grid = market.grid_of(path, broken=(1_300, 1_320))
-    held = market.scores_of(grid)
-    held["p_up"][:], held["p_flat"][:], held["p_down"][:] = 0.95, 0.0, 0.05  # always wants to be long
-    archive = market.write(str(tmp_path / "a"), [path], [grid], [held])
+    archive = market.write(str(tmp_path / "a"), [path], [grid], [always_long(grid)])
     summary = quiet(archive, position=PositionConfig(risk_aversion=0.0), cost=CostConfig(impact=0.0))
     orders, fills = rows(archive, summary, "orders"), rows(archive, summary, "fills")
     start, stop = grid["ts"][1_300] - market.STEP, grid["ts"][1_320]
@@ -222,7 +285,7 @@ def test_a_gap_ends_all_positions_at_the_first_book_behind_it(tmp_path):
     assert set(orders["reason"][inside]) == {"flatten"} and set(orders["side"][inside]) == {2}
     assert not ((fills["ts_fill"] > start) & (fills["ts_fill"] < stop - market.STEP)).any()
     ledger = rows(archive, summary, "ledger")
-    behind = (ledger["ts"] > stop + market.STEP) & (ledger["ts"] < stop + 7 * market.STEP)
+    behind = (ledger["ts"] > stop + 2 * market.STEP) & (ledger["ts"] < stop + 7 * market.STEP)
     assert (ledger["position"][behind] == 0).all()
     assert (ledger["position"][ledger["ts"] < start] > 0).any()
 
