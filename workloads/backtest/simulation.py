@@ -20,6 +20,8 @@ from workloads.ticks.definitions import Definitions
 
 Ints = NDArray[np.int64]
 NANO = 1_000_000_000
+NONE = Books(*np.zeros((5, 0), np.int64))
+"""No books at all."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,10 @@ class Day:
 
 @dataclass(frozen=True)
 class Channel:
-    """The instruments of one venue's channel, and its partitions of the test period."""
+    """The instruments of one venue's channel, and its partitions of the test period.
+
+    A date without a partition has no rebuilt books; positions and marks live on.
+    """
 
     venue: str
     channel: int
@@ -113,13 +118,15 @@ def simulate(channel: Channel, archive: Archive, config: BacktestConfig, period:
     """Run every strategy on every instrument of a channel. Safe to repeat; writes nothing."""
     positions, left_out = _positions(channel, config, period)
     latency = Latency(config.latency_ns, config.report_latency_ns)
-    days = {day.date: day for day in period.days}
+    stored = {partition.date: partition for partition in channel.partitions}
     wanted = {p.instrument.instrument_id: p.instrument for p in positions}
     met = own = 0
     span = (period.start - NANO, period.end)
-    for partition in channel.partitions if wanted else ():
-        day = days[partition.date]
-        found = tops(archive, partition, wanted, span, period.at)
+    for day in period.days if wanted else ():
+        partition = stored.get(day.date)
+        found = (
+            tops(archive, partition, wanted, span, period.at) if partition else dict.fromkeys(wanted, NONE)
+        )
         usable = {}
         for i, instrument in wanted.items():
             usable[i], rows = _books_of(found[i], instrument, day)

@@ -255,5 +255,19 @@ def write_days(uri: str, days: dict[datetime.date, Path]) -> Archive:
     return archive
 
 
+def add_rows(
+    archive: Archive,
+    date: datetime.date,
+    stem: str,
+    grid: dict[str, np.ndarray],
+    scores: dict[str, np.ndarray],
+) -> None:
+    """More instruments in the dataset, and their scores."""
+    dataset = DatasetPartition(DATASET, date)
+    archive.commit("book_tensors", dataset, {stem: table(BOOK_TENSORS.arrow, grid)})
+    archive.commit("labels", dataset, {stem: table(LABELS.arrow, labels_of(grid))})
+    archive.commit("scores", RunPartition(RUN), {stem: table(SCORES.arrow, scores)})
+
+
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

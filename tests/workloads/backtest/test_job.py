@@ -441,3 +441,26 @@ def test_a_second_session_of_the_week_is_traded_in_its_own_books(tmp_path):
     book = np.searchsorted(tuesday.ts, fills["ts_fill"])
     quote = np.where(fills["side"] == 1, tuesday.ask[book], tuesday.bid[book])
     assert len(book) > 50 and np.array_equal(fills["price"], quote)
+
+
+def test_a_channel_without_one_date_of_the_test_period_keeps_its_positions_and_marks(tmp_path):
+    """Two channels over two days; the second one has no Tuesday, and is long when Monday's data end."""
+    uri, tuesday = str(tmp_path / "a"), market.DATE + datetime.timedelta(days=1)
+    first = {
+        market.DATE: market.path(seconds=240),
+        tuesday: market.path(seconds=30, seed=2, start=market.START + market.DAY),
+    }
+    archive = market.write_days(uri, first)
+    second = market.path(2, seconds=240, seed=5)
+    grid = market.grid_of(second)
+    market.add_channel(archive, second, 311)
+    market.add_rows(archive, market.DATE, "XCME-311", grid, always_long(grid))
+    summary = quiet(archive, position=PositionConfig(risk_aversion=0.0), cost=CostConfig(impact=0.0))
+    ledger = rows(archive, summary, "ledger")
+    mine = {i: ledger["instrument_id"] == i for i in (1, 2)}
+    assert np.array_equal(ledger["ts"][mine[1]], ledger["ts"][mine[2]])
+    late = mine[2] & (ledger["ts"] > market.START + market.DAY)
+    assert late.sum() > 29
+    assert all(len(set(ledger[name][late])) == 1 for name in ("position", "mark", "value"))
+    assert ledger["position"][late][0] > 0
+    assert ledger["mark"][late][0] == (second.bid[-1] + second.ask[-1]) // 2
