@@ -266,8 +266,11 @@ class FlowAlpha:
                 "or leave the instrument out"
             )
         unit_TK = f_TK / scale_K  # noqa: N806  # axis suffix
-        gram = unit_TK.T @ unit_TK / len(labels) + self.config.ridge * np.eye(len(scale_K))
-        b_K = np.linalg.solve(gram, unit_TK.T @ labels.ticks / len(labels)) / scale_K  # noqa: N806  # axis suffix
+        # einsum and not @: the sums' order must not depend on how many threads BLAS has
+        gram = np.einsum("tk,tj->kj", unit_TK, unit_TK) / len(labels)
+        gram += self.config.ridge * np.eye(len(scale_K))
+        moment_K = np.einsum("tk,t->k", unit_TK, labels.ticks) / len(labels)  # noqa: N806  # axis suffix
+        b_K = np.linalg.solve(gram, moment_K) / scale_K  # noqa: N806  # axis suffix
         return FlowArtifact(
             data_commit=origin.data_commit,
             code=origin.code,

@@ -41,7 +41,7 @@ def logistic(samples: Samples, scaling: Scaling, window: int) -> LinearForecaste
     truth = samples.label_N[samples.validation].astype(np.int64)
     fitted = []
     for strength in STRENGTHS if len(truth) else STRENGTHS[:1]:
-        with threadpool_limits(1):  # sums in one order, on any machine
+        with threadpool_limits(1):  # sums in one order: equal bits on one CPU type and library versions
             solver = LogisticRegression(C=strength / len(train), max_iter=ITERATIONS)
             model = _forecaster(solver.fit(inputs, label), window, scaling)
         loss = log_loss(model.probabilities(samples.inputs_NF, samples.validation), truth)

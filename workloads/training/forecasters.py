@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
 from workloads.training.checkpoint import pack, unpack
 from workloads.training.errors import StateError
@@ -76,11 +77,12 @@ class LinearForecaster:
     def probabilities(self, scaled_NF: Floats32, rows: Ints) -> Floats:
         """See `Forecaster`."""
         out = np.empty((len(rows), 3))
-        for start in range(0, len(rows), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            x_BG = linear_inputs(scaled_NF, rows[part], self.window)
-            logits = x_BG @ self.coefficients_MG.T + self.intercept_M
-            out[part] = np.exp(logits - logits.max(axis=1, keepdims=True))
+        with threadpool_limits(1):  # else the sums' order depends on how many threads BLAS has
+            for start in range(0, len(rows), _AT_ONCE):
+                part = slice(start, start + _AT_ONCE)
+                x_BG = linear_inputs(scaled_NF, rows[part], self.window)
+                logits = x_BG @ self.coefficients_MG.T + self.intercept_M
+                out[part] = np.exp(logits - logits.max(axis=1, keepdims=True))
         return _normalised(out)
 
     def parameters(self) -> bytes:

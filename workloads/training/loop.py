@@ -112,7 +112,7 @@ class Learner:
 
     def __init__(self, plan: Plan, samples: Samples, workers: Workers, identity: dict[str, Any]) -> None:
         """``identity``: plain values that must be equal for a saved state to be taken up again."""
-        torch.set_num_threads(1)  # sums in one order, on any machine
+        torch.set_num_threads(1)  # sums in one order: equal bits on one CPU type and library versions
         torch.use_deterministic_algorithms(True)
         torch.manual_seed(plan.seed)
         self.plan, self.samples, self.workers = plan, samples, workers

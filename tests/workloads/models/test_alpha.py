@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
+from threadpoolctl import threadpool_limits
 
 from tests.workloads.models.samples import ES, HORIZON, ORIGIN, STEP, market
 from workloads.models.alpha import (
@@ -133,6 +134,15 @@ def test_the_forecast_is_that_of_another_ridge_regression(seed, ridge):
     state = model.update(model.start(artifact), part(rows, slice(0, 200)))
     alpha, _ = model.batch(state, part(rows, slice(200, None)), artifact)
     np.testing.assert_allclose(alpha.value, other.predict(after / scale), rtol=1e-7, atol=1e-9)
+
+
+def test_a_fit_has_the_same_bits_with_any_number_of_threads():
+    data, model = market(200_000, seed=3), flow_model(half_lives=(1.0, 4.0, 16.0))
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(model.fit(FlowWindow(data["flow"], data["labels"]), ORIGIN).coefficients)
+    assert found[0] == found[1]
 
 
 @settings(deadline=None)

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from workloads.training.baselines import logistic, majority
 from workloads.training.checkpoint import pack
 from workloads.training.errors import StateError
-from workloads.training.forecasters import VitForecaster, linear_inputs, load_model
+from workloads.training.forecasters import LinearForecaster, VitForecaster, linear_inputs, load_model
 from workloads.training.loop import Samples
 from workloads.training.samples import MOST, STEPS, Scaling
 from workloads.training.vit import Vit, VitShape
@@ -81,6 +82,20 @@ def test_a_stored_model_forecasts_the_same_bits():
         expected = model.probabilities(given.inputs_NF, given.validation)
         assert np.array_equal(again.probabilities(given.inputs_NF, given.validation), expected)
         assert again.name == model.name
+
+
+def test_a_forecast_has_the_same_bits_with_any_number_of_threads():
+    given = samples(lagged, n=6000)
+    wide, window = np.tile(given.inputs_NF, 4), 64
+    scaling = Scaling(np.zeros(4 * F, np.float32), np.ones(4 * F, np.float32))
+    inputs = linear_inputs(wide, np.array([window]), window).shape[1]
+    draw = np.random.default_rng(1)
+    model = LinearForecaster(draw.normal(size=(3, inputs)) / 30, np.zeros(3), window, scaling)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(model.probabilities(wide, np.arange(window, 6000)))
+    assert np.array_equal(*found)
 
 
 def test_bytes_of_an_unknown_model_are_refused():
