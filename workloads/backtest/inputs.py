@@ -20,6 +20,7 @@ from workloads.ticks.archive import (
     Archive,
     DataCommit,
     DatasetPartition,
+    MissingDataError,
     Partition,
     RunPartition,
     code_version,
@@ -52,20 +53,34 @@ def data_commit(archive: Archive, config: BacktestConfig) -> DataCommit:
     """The state of all that the backtest reads: market tables, the dataset, the scores.
 
     ``config.data_commit`` decides wherever it names a table; what it doesn't name is read as of now. It may
-    thus be the market's alone, from before the dataset was made.
+    thus be the market's alone, from before the dataset was made, or the dataset's alone. Where it names the
+    market at all, a part of the market that it doesn't name was not there yet and is not read.
+
+    Raises
+    ------
+    MissingDataError
+        If a log has fewer entries than ``config.data_commit`` needs.
     """
     given = config.data_commit.entries if config.data_commit is not None else {}
+    whole_market = not any(path.split("/")[0] in MARKET for path in given)
+
+    def read(path: str) -> bool:
+        table, _, where = path.partition("/")
+        if table in DERIVED:
+            return where.startswith(f"dataset={config.dataset}/") or where == f"run={config.scores_run}"
+        return table in MARKET and (whole_market or path in given)
+
+    stored = archive.data_commit([*MARKET, *DERIVED]).entries
     logs = {}
-    for table in (*MARKET, *DERIVED):
-        for path in archive.data_commit([table]).entries:
-            where = path.removeprefix(f"{table}/")
-            if table in DERIVED:
-                wanted = where.startswith(f"dataset={config.dataset}/") or where == f"run={config.scores_run}"
-            else:
-                wanted = not given or path in given
-            if wanted:
-                log = archive.log(table, parse_partition(table, where))
-                logs[path] = log[: given.get(path, len(log))]
+    for path in filter(read, stored.keys() | given.keys()):
+        table, _, where = path.partition("/")
+        log = archive.log(table, parse_partition(table, where))
+        if len(log) < (n := given.get(path, len(log))):
+            raise MissingDataError(
+                f"{archive.uri}/{path} has {len(log)} log entries, the data commit needs {n}; read the "
+                "archive that it was made from, or wait until the replica has caught up"
+            )
+        logs[path] = log[:n]
     return DataCommit.of(logs)
 
 

@@ -19,7 +19,7 @@ from workloads.backtest.job import run
 from workloads.models.portfolio import PositionConfig
 from workloads.models.transaction_cost import CostConfig
 from workloads.runtime.jobs import config_json, events_to, parse_config
-from workloads.ticks.archive import Archive, RunPartition, open_archive
+from workloads.ticks.archive import Archive, DataCommit, MissingDataError, RunPartition, open_archive
 from workloads.ticks.sessions import session
 
 CALM = PositionConfig(risk_aversion=0.0001)
@@ -394,6 +394,20 @@ def test_a_commit_of_the_market_alone_decides_the_market_and_nothing_else(tmp_pa
     assert before["data_commit"]["entries"]["mbo/" + market.PARTITION.path] == 1
     assert f"scores/run={market.RUN}" in before["data_commit"]["entries"]
     assert now["run"] != before["run"]
+
+
+def test_a_commit_of_the_dataset_alone_reads_the_market_as_of_now(tmp_path):
+    archive = market.write(str(tmp_path / "a"), [market.path(seconds=120)])
+    then = archive.data_commit(["book_tensors", "labels"])
+    assert quiet(archive, data_commit=then) == quiet(archive)
+
+
+@pytest.mark.parametrize("path", [f"mbo/{market.PARTITION.path}", "mbo/venue=XCME/date=2026-01-06/channel=9"])
+def test_a_commit_that_the_archive_does_not_hold_is_refused(tmp_path, path):
+    archive = market.write(str(tmp_path / "a"), [market.path(seconds=120)])
+    ahead = DataCommit("ahead", archive.data_commit().entries | {path: 2})
+    with pytest.raises(MissingDataError, match=r"has [01] log entries, the data commit needs 2"):
+        run(archive, config(archive, data_commit=ahead))
 
 
 def test_the_job_is_a_program(made, tmp_path: Path, monkeypatch, capsys):
