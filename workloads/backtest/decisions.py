@@ -65,7 +65,7 @@ class Plan:
     live: Flags
     """Rows with a forecast; an order of any other row only flattens."""
     mid: Ints
-    """Known at each row, 1e-9, rounded down; the last usable one where the row has none."""
+    """Known at each row, 1e-9, rounded down, of any sign; the last usable one where the row has none."""
 
 
 def market(instrument: Instrument, start_ns: int, config: BacktestConfig, origin: Origin) -> Market:
@@ -129,7 +129,7 @@ def plan(
         config.position,
     )
     expires = rows.ts + config.latency_ns + config.order_ttl_ns
-    return Plan(Decisions(rows.ts, expires, wanted), live, _carried_mid(rows))
+    return Plan(Decisions(rows.ts, expires, wanted), live, _carried_mid(instrument.rows)[test])
 
 
 def table(live: Flags, forecast: Alpha, risk: Risk, cost: Cost, config: PositionConfig) -> NDArray[np.int16]:
@@ -164,6 +164,12 @@ def _at(output: AnyOutput, ts: Ints) -> AnyOutput:
         name: value[rows] for name, value in vars(output).items() if isinstance(value, np.ndarray)
     }
     return replace(output, **columns)
+
+
+def opening_mid(instrument: Instrument, start_ns: int) -> int:
+    """Mid of the last usable row up to ``start_ns``, 1e-9; 0 where there is none."""
+    known = _carried_mid(instrument.rows.part(instrument.rows.ts <= start_ns))
+    return int(known[-1]) if len(known) else 0
 
 
 def _carried_mid(rows: GridRows) -> Ints:

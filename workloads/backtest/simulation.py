@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from workloads.backtest import ledger
 from workloads.backtest.books import exchange_books, tops
 from workloads.backtest.config import BacktestConfig
-from workloads.backtest.decisions import Instrument, Market, Plan, alpha, market, plan
+from workloads.backtest.decisions import Instrument, Market, Plan, alpha, market, opening_mid, plan
 from workloads.backtest.engine import Account, Books, Decisions, Latency, Marks, Trades, replay
 from workloads.models.protocol import EmptyWindowError, Origin
 from workloads.models.transaction_cost import commission_cost, impact_cost
@@ -162,8 +162,7 @@ def _positions(
                 left_out[f"{strategy}, instrument {instrument.instrument_id}"] = str(error)
                 continue
             made = plan(forecast, around, instrument, period.start, config)
-            first = made.mid[made.mid > 0][:1]
-            account = Account(int(first[0]) if len(first) else 0)
+            account = Account(opening_mid(instrument, period.start))
             positions.append(_Position(strategy, instrument, around, made, account))
     return positions, left_out
 

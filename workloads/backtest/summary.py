@@ -25,7 +25,7 @@ SHARPE = (
 
 
 def capital_of(instruments: Sequence[tuple[int, int, int]], lots: int, definitions: Definitions) -> float:
-    """Notional of ``lots`` of each instrument, currency.
+    """Notional of ``lots`` of each instrument, currency: its size, whatever the sign of the price (spreads).
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def capital_of(instruments: Sequence[tuple[int, int, int]], lots: int, definitio
         return 0.0
     ids, mids, ts = (np.array(column) for column in zip(*instruments, strict=True))
     worth = definitions.notional(ids.astype(np.int32), mids, np.full(len(ids), lots), ts)
-    return float(worth.astype(float).sum() / NANO)
+    return float(np.abs(worth.astype(float)).sum() / NANO)
 
 
 def statistics_of(

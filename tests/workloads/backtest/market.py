@@ -46,7 +46,12 @@ class Market:
 
 
 def path(
-    instrument_id: int = 1, seconds: int = 400, seed: int = 1, drift: float = 0.7, start: int = START
+    instrument_id: int = 1,
+    seconds: int = 400,
+    seed: int = 1,
+    drift: float = 0.7,
+    start: int = START,
+    level: int = 27_000,
 ) -> Path:
     """A walk in ticks whose direction persists for some seconds; about 12 events a second."""
     random = np.random.default_rng(seed)
@@ -54,7 +59,7 @@ def path(
     ts = start + np.sort(random.choice(seconds * 1_000_000, n, replace=False)) * 1_000
     direction = np.sign(random.normal(size=n // 60 + 1)).repeat(60)[:n]
     step = np.where(random.random(n) < 0.3, np.where(random.random(n) < drift, direction, -direction), 0)
-    bid = (27_000 + np.cumsum(step).astype(np.int64)) * TICK
+    bid = (level + np.cumsum(step).astype(np.int64)) * TICK
     wide = 1 + (random.random(n) < 0.1)
     return Path(
         instrument_id,

@@ -478,3 +478,32 @@ def test_a_channel_without_one_date_of_the_test_period_keeps_its_positions_and_m
     assert all(len(set(ledger[name][late])) == 1 for name in ("position", "mark", "value"))
     assert ledger["position"][late][0] > 0
     assert ledger["mark"][late][0] == (second.bid[-1] + second.ask[-1]) // 2
+
+
+def test_a_mid_below_zero_is_a_mid(tmp_path):
+    """A spread: the same walk 270 ticks lower changes no order and no profit, and capital is a size."""
+    made = {}
+    for name, level in (("above", 20), ("below", -250)):
+        path = market.path(seconds=240, level=level)
+        archive = market.write(str(tmp_path / name), [path])
+        free = CostConfig(commission=1.0, impact=0.0)
+        made[name] = rows(archive, quiet(archive, capital=1e6, cost=free), "ledger")
+        told = quiet(archive, cost=free)["strategies"]["vit"]
+        assert told["capital"] == abs(made[name]["mark"][0]) / 1e9 * CALM.max_position * 50 > 0
+    for column in ("position", "value", "spread_cost"):
+        assert np.array_equal(made["above"][column], made["below"][column])
+    assert (made["below"]["mark"] < 0).all() and np.abs(made["below"]["position"]).max() > 0
+
+
+def test_before_the_first_usable_row_of_the_period_the_mark_is_the_last_one_before(tmp_path):
+    path = market.path(seconds=240)
+    grid = market.grid_of(path)
+    scores = market.scores_of(grid)
+    start = int(scores["ts"][scores["split"] == "test"][0])
+    hidden = (grid["ts"] >= start) & (grid["ts"] < start + 5 * 10**9)
+    grid["segment"] = np.where(hidden, -1, grid["segment"])
+    archive = market.write(str(tmp_path / "a"), [path], [grid], [scores])
+    last = np.searchsorted(grid["ts"], start) - 1
+    ledger = rows(archive, quiet(archive), "ledger")
+    mid = (grid["bid_price"][last] + grid["ask_price"][last]) // 2
+    assert set(ledger["mark"][ledger["ts"] < start + 4 * 10**9]) == {mid}
