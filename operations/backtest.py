@@ -103,8 +103,9 @@ def reproduce(report: Path, archive: str | None, stage: str, scratch: Path | Non
     """Rerun features, training and backtest from what REPORT recorded, and compare bit for bit.
 
     REPORT is report.html or the folder of a run; default: the newest one. Data commit, configs and seed come
-    from run.json beside it. The rerun works in an archive of its own, which shares the market's files. Then
-    the SHA-256 of every result file and every number of the results are compared.
+    from the record in the report; the archive is the one beside it, or --archive. The rerun works in an
+    archive of its own, which shares the market's files. Then the SHA-256 of every result file and every
+    number of the results are compared.
 
     \b
     Examples:

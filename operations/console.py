@@ -151,10 +151,8 @@ def research_lines(research: dict[str, Any]) -> RenderableType:
         facts.add_row("backtest", Text(_profit(str(name), one)))
     if facts.row_count:
         lines.insert(0, facts)
-    reasons = [research.get("skipped"), *(result.get("skipped") for result in results.values())]
-    lines += [
-        Text(f"research stopped: {reason}", style="yellow") for reason in dict.fromkeys(reasons) if reason
-    ]
+    if reason := research.get("skipped"):
+        lines.append(Text(f"research stopped: {reason}", style="yellow"))
     return Group(*lines)
 
 

@@ -51,6 +51,8 @@ def main() -> None:
     Examples:
       tickworks run                    a session over multicast, stored and proven, with a report
       tickworks run --capture FILE     the same from a recorded session
+      tickworks submit features        one research stage as a Ray job
+      tickworks backtest show          what the newest run's backtest earned
       tickworks ticks show             what is stored
       tickworks env check prod         whether an environment holds together
 

@@ -151,8 +151,26 @@ class MainJob:
             archive = open_archive(str(self.folder / "archive"))
             proof = prove(archive, SendLog.load(self.folder / "sent.npz"), stored["kernel_drops"])
             result = self._result(ready, sent, stored, proof)
-        if self._options.until != STAGES[0]:
-            result["research"] = self._research(archive.data_commit())
+        try:
+            if self._options.until != STAGES[0]:
+                result["research"] = {}
+                self._research(archive.data_commit(), result["research"])
+        except (WorkloadError, OSError) as error:
+            result["research"]["skipped"] = f"{result['research']['skipped'].partition(':')[0]}: {error}"
+            self._conclude(result)
+            raise
+        except KeyboardInterrupt as interrupt:
+            stderr.print("stopping: the report will tell what was done ...")
+            report = self._conclude(result)
+            raise StoppedError(
+                f"stopped; all ticks and the stages that were done are in {self.folder / 'archive'}, and in "
+                f"{report}. `tickworks submit` runs a stage on them"
+            ) from interrupt
+        self._conclude(result)
+        return proof.equal
+
+    def _conclude(self, result: dict[str, Any]) -> Path:
+        """Write the run's facts and its report, whatever research came to, and sum up."""
         result["finished"] = datetime.now(UTC).isoformat()
         (self.folder / "run.json").write_text(json.dumps(result, indent=2))
         with self._timed("report"):
@@ -162,18 +180,19 @@ class MainJob:
         self._point_latest_here()
         if not self._options.quiet:
             print_summary(result, self._seconds, report)
-        return proof.equal
+        return report
 
-    def _research(self, data_commit: DataCommit) -> dict[str, Any]:
+    def _research(self, data_commit: DataCommit, record: dict[str, Any]) -> None:
         from operations.research import run_research
 
-        return run_research(
+        run_research(
             self.folder,
             data_commit,
             seed=self._options.seed,
             until=self._options.until,
             timed=self._timed,
             quiet=self._options.quiet,
+            record=record,
         )
 
     def _create_folder(self) -> None:
@@ -278,6 +297,7 @@ class MainJob:
                 "speed": options.pace,
                 "notes": ready["notes"],
             },
+            "until": options.until,
             "environment": self._environment.name,
             "venue": self._ingest.venue,
             "channel": self._ingest.channel,

@@ -51,7 +51,7 @@ class Recorded:
         found = self.run.get("research")
         if not found:
             raise ReproductionError(
-                f"the run in {self.folder} records no research stages; run them first: tickworks run"
+                f"the run in {self.folder} records no research stages: it ended at its ticks"
             )
         return dict(found)
 

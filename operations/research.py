@@ -34,27 +34,29 @@ def run_research(
     until: str,
     timed: Timed,
     quiet: bool,
-) -> dict[str, Any]:
+    record: dict[str, Any],
+) -> None:
     """Run the stages up to ``until`` on the archive of a run's folder.
 
-    Returns
-    -------
-    dict of plain values
-        By stage: ``config`` (what it was given) and ``result`` (its ``done`` event). ``skipped``: why the
-        stages after the last one there had nothing to work on; None: all were run.
+    Parameters
+    ----------
+    record : dict
+        Filled stage by stage with plain values, so that what was done before an error is known. By stage:
+        ``config`` (what it was given) and ``result`` (its ``done`` event). ``skipped``: why the stages
+        after the last one there were not run; None: all that were asked for were.
 
     Raises
     ------
     JobFailedError, WorkloadError
         If Ray does not start or a stage fails; what earlier stages stored stays in the archive.
     """
-    archive = str(folder / "archive")
-    record: dict[str, Any] = {"skipped": None}
+    record["skipped"] = f"{STAGES[1]}: interrupted"
     with ExitStack() as stack:
         with timed("ray"):
             ray = stack.enter_context(LocalRay(folder / "jobs"))
         for stage in STAGES[1 : STAGES.index(until) + 1]:
-            config = _config(stage, archive, data_commit, seed, record)
+            record["skipped"] = f"{stage}: interrupted"
+            config = _config(stage, folder, data_commit, seed, record)
             spec = JobSpec.of(
                 stage,
                 f"workloads.{stage}.job",
@@ -68,18 +70,18 @@ def run_research(
             record[stage] = {"config": json.loads(config_json(config)), "result": result}
             if result.get("skipped"):
                 record["skipped"] = f"{stage}: {result['skipped']}"
-                break
-    return record
+                return
+    record["skipped"] = None
 
 
-def _config(stage: str, archive: str, market: DataCommit, seed: int, record: dict[str, Any]) -> Any:
+def _config(stage: str, folder: Path, market: DataCommit, seed: int, record: dict[str, Any]) -> Any:
     """What a stage is given: the names of what the stages before it made."""
+    archive = str(folder / "archive")
     if stage == "features":
         return FeaturesConfig(archive=archive, data_commit=market)
     dataset = record["features"]["result"]["dataset"]
     if stage == "training":
-        return TrainingConfig(archive=archive, dataset=dataset, seed=seed)
+        checkpoints = str((folder / "jobs/checkpoints").absolute())
+        return TrainingConfig(archive=archive, dataset=dataset, seed=seed, checkpoints=checkpoints)
     run = record["training"]["result"]["run"]
-    return BacktestConfig(
-        archive=archive, dataset=dataset, scores_run=run, data_commit=market, seed=seed
-    )
+    return BacktestConfig(archive=archive, dataset=dataset, scores_run=run, data_commit=market, seed=seed)

@@ -135,8 +135,9 @@ def verdict(found: Research) -> Verdict:
         return Verdict("unproven", "Research skipped" if found.skipped else "No research", why)
     if found.forecasts is None:
         why = _sentence(found.skipped) if found.skipped else "No scores of a test period are stored."
-        done = ", ".join(found.stages)
-        return Verdict("unproven", "Research incomplete", f"{why} Done: {done}.")
+        done = [name for name in found.stages if not found.result(name).get("skipped")]
+        after = f" Done: {', '.join(done)}." if done else ""
+        return Verdict("unproven", "Research incomplete", f"{why}{after}")
     forecast, money_made = _forecast_sentence(found), _money_sentence(found)
     if too_good := ahead_of_bound(found.forecasts):
         above = " and ".join(f"{label(name)} is {_gap(gap)}" for name, gap in too_good.items())

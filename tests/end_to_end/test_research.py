@@ -107,7 +107,7 @@ def test_everything_of_a_report_comes_out_the_same(home, run):
     assert same.returncode == 0, same.stdout + same.stderr
 
 
-def test_ctrl_c_while_training_keeps_the_ticks_and_leaves_no_process(tickworks):
+def test_ctrl_c_while_training_keeps_what_was_done_and_leaves_a_report_and_no_process(tickworks):
     with tickworks.running(*SESSION) as process:
         wait_until("training", lambda: [r for r in tickworks.all_runs() if _began(r, "training")])
         os.killpg(process.pid, signal.SIGINT)
@@ -117,7 +117,24 @@ def test_ctrl_c_while_training_keeps_the_ticks_and_leaves_no_process(tickworks):
     assert "Traceback" not in stderr
     assert run.table("mbo").num_rows
     assert run.archive.verify() == []
+    assert run.facts["research"]["skipped"] == "training: interrupted"
+    assert run.facts["research"]["features"]["result"]["labels"] == run.table("labels").num_rows
+    assert (tickworks.latest().folder / "report.html").is_file()
     wait_until("the end of its processes", lambda: processes_of(run.folder) == [])
+
+
+def test_a_stage_that_fails_leaves_the_ticks_a_report_and_its_reason(tickworks):
+    """Training's folder for checkpoints can't be made: a file is in its place."""
+    with tickworks.running(*SESSION) as process:
+        run = wait_until("a run", lambda: next(iter(tickworks.all_runs()), None))
+        (run.folder / "jobs").mkdir()
+        (run.folder / "jobs/checkpoints").touch()
+        stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert stderr.rstrip().splitlines()[-1].startswith("Error: ")
+    assert "Complete" in stdout and "research stopped: training: " in stdout
+    assert run.facts["research"]["skipped"].startswith("training: ")
+    assert (tickworks.latest().folder / "report.html").is_file()
 
 
 def _began(run: Run, stage: str) -> bool:

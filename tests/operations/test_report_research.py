@@ -46,7 +46,7 @@ RESEARCH_TABLES = ("book_tensors", "labels", "cleaning", "scores", "learning", "
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Made:
     """A simulated run with skill, two instruments, two strategies."""
-    return make(tmp_path_factory.mktemp("simulated"))
+    return make(tmp_path_factory.mktemp("simulated"), steps=6_000)
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_times_and_instruments_that_were_not_simulated_have_no_bound(made):
 
 
 def test_a_model_above_the_bound_is_a_loud_warning(tmp_path):
-    made = make(tmp_path, look_ahead=True)
+    made = make(tmp_path, look_ahead=True, steps=8_000)
     found = read(made)
     assert set(ahead_of_bound(found.forecasts)) == {"vit"}
     said = verdict(found)
@@ -270,7 +270,7 @@ def test_a_capture_has_no_bound_and_says_so(tmp_path):
     ],
 )
 def test_the_verdict_follows_the_intervals(tmp_path, options, state, label):
-    said = verdict(read(make(tmp_path, steps=4_000, **options)))
+    said = verdict(read(make(tmp_path, steps=12_000, **options)))
     assert (said.state, said.label) == (state, label)
 
 

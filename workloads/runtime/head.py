@@ -207,6 +207,8 @@ def _keep_logs(temp: Path, logs: Path) -> None:
     for folder in temp.glob("r/session_2*/logs"):
         with contextlib.suppress(OSError):
             shutil.copytree(folder, logs, dirs_exist_ok=True)
+            for place, _, _ in os.walk(logs):
+                Path(place).chmod(0o755)  # Ray's own are open to everybody
 
 
 def _say(**fields: Any) -> None:

@@ -371,7 +371,7 @@ BOOK_TENSORS = _table(
     Layout.DATASET,
 )
 LABELS = _table(
-    "labels",  # the future, apart from what was known: only training and scoring read it
+    "labels",  # the future, apart from what was known: models are fitted on it and judged by it
     [
         pa.field("instrument_id", pa.int32(), nullable=False),
         pa.field("ts", TIMESTAMP, nullable=False),  # of the book_tensors row
