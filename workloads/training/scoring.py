@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCKS = 20
-SHORTEST_BLOCK = 5
-"""Horizons."""
+SHORTEST_BLOCK = 20
+"""Horizons. Hits depend on each other for longer than a horizon, namely while the market keeps its state:
+12.5 s in the mean in the simulator, 5 horizons of 2.5 s. Of 400 simulated test periods of 250 s, blocks of
+at least 5 horizons gave intervals that held the true difference in 90.8 %, of at least 20 in 95.3 %."""
 LEAST_PROBABILITY = 1e-6
 """The log loss counts a smaller probability of what came true as this one."""
 _T_975 = (
@@ -24,7 +26,7 @@ _T_975 = (
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
     *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045),
 )
-"""Student's t, 0.975 quantile, for 1, 2, ... degrees of freedom."""
+"""Student's t, 0.975 quantile, for 1, 2, ... degrees of freedom; the last serves for more too."""
 
 
 class Interval(NamedTuple):
@@ -34,7 +36,7 @@ class Interval(NamedTuple):
     low: float
     high: float
     blocks: int
-    """That it is made from; with fewer than 2 the bounds are NaN."""
+    """That it is made from; with fewer than 2 the bounds are NaN: how sure the mean is, is unknown."""
 
 
 def hits(probability_NM: NDArray[Any], label_N: NDArray[Any]) -> NDArray[np.bool_]:
@@ -100,5 +102,5 @@ def _interval(value_N: NDArray[np.float64], block_N: NDArray[np.int64]) -> Inter
     # Blocks weigh as many rows as they hold: the ratio estimator's residuals.
     residual_K = (mean_K - mean) * count_K * blocks / len(value_N)
     error = math.sqrt(float((residual_K**2).sum()) / (blocks * (blocks - 1)))
-    half = (_T_975[blocks - 2] if blocks - 2 < len(_T_975) else 1.96) * error
+    half = _T_975[min(blocks, len(_T_975) + 1) - 2] * error
     return Interval(mean, mean - half, mean + half, blocks)

@@ -73,5 +73,25 @@ def test_blocks_are_stretches_of_time_that_instruments_share():
 
 
 def test_a_block_is_never_shorter_than_some_horizons():
-    assert time_blocks(np.arange(100), horizon_ns=10).max() == 1
-    assert time_blocks(np.arange(20), horizon_ns=10).max() == 0
+    assert time_blocks(np.arange(400), horizon_ns=10).max() == 1
+    assert time_blocks(np.arange(399), horizon_ns=10).max() == 0
+
+
+def test_fewer_blocks_of_the_same_spread_make_a_wider_interval():
+    width = []
+    for blocks in (2, 4, 10, 20, 40):
+        found = accuracy_interval(np.arange(blocks) % 2, np.arange(blocks))
+        width.append(found.high - found.low)
+    assert width == sorted(width, reverse=True)
+    assert width[0] > 10, "two blocks say next to nothing"
+
+
+def test_intervals_hold_the_truth_where_the_market_keeps_its_state_for_some_horizons():
+    draw, held = np.random.default_rng(3), 0
+    block = time_blocks(np.arange(1000), horizon_ns=10)
+    for _ in range(300):
+        state = np.cumsum(draw.random(1000) < 0.02) + 1  # kept for 50 steps in the mean
+        share = draw.choice([0.42, 0.58], state[-1] + 1)[state]
+        found = accuracy_interval(draw.random(1000) < share, block)
+        held += found.low <= 0.5 <= found.high
+    assert 0.9 <= held / 300 <= 0.985, "blocks of 5 horizons: 0.83"
