@@ -270,7 +270,7 @@ def test_a_capture_has_no_bound_and_says_so(tmp_path):
     ],
 )
 def test_the_verdict_follows_the_intervals(tmp_path, options, state, label):
-    said = verdict(read(make(tmp_path, steps=12_000, **options)))
+    said = verdict(read(make(tmp_path, steps=8_000, **options)))
     assert (said.state, said.label) == (state, label)
 
 
@@ -583,7 +583,7 @@ def test_the_stages_and_what_they_were_asked_are_in_the_page(made):
 def test_the_committed_tables_of_every_layout_are_listed(made):
     text = words(made)
     for table, place in (
-        ("book_tensors 4,800", f"{DATASET} 2026-01-05"),
+        ("book_tensors 12,000", f"{DATASET} 2026-01-05"),
         ("definitions 2", "XCME 2026-01-05 channel 310"),
         ("learning 9", TRAINED),
     ):
