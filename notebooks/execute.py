@@ -15,6 +15,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from traitlets.config import Config
 
+from workloads.ticks.archive import open_archive
+from workloads.ticks.schema import DATASET_TABLES, RUN_TABLES
+
 FOLDER = Path(__file__).resolve().parent
 NEWEST = FOLDER.parent / "var/runs/latest/archive"
 PATIENCE_S = 300
@@ -73,6 +76,12 @@ def main() -> int:
     if "://" not in archive and not Path(archive).is_dir():
         print(
             f"no archive at {archive}; make one with `make run`, or name another: --archive", file=sys.stderr
+        )
+        return 1
+    if missing := sorted({*DATASET_TABLES, *RUN_TABLES} - set(open_archive(archive).tables())):
+        print(
+            f"{archive} holds no {', '.join(missing)}; a run of all stages fills them: make run",
+            file=sys.stderr,
         )
         return 1
     for path in notebooks():
