@@ -1,10 +1,12 @@
 """What a training run is asked for. Imports no PyTorch, so that a submitter needs none."""
 
+import math
 from dataclasses import dataclass
 
 from pydantic import ConfigDict
 
 from workloads.ticks.commits import DataCommit
+from workloads.ticks.partitions import NAME_RULE
 
 
 @dataclass(frozen=True)
@@ -52,3 +54,31 @@ class TrainingConfig:
     checkpoints: str | None = None
     """Folder for checkpoints, which all workers reach; an interrupted run goes on from there. Removed when
     training has ended. None: a temporary one."""
+    max_rows: int = 2_500_000
+    """Grid rows of the dataset; more are refused before any is read. Memory peaks at about 2.3 kB a row."""
+
+    def __post_init__(self) -> None:
+        counts = ("window", "levels", "patch", "stem", "width", "depth", "heads", "hidden", "epochs", "batch")
+        for name in (*counts, "stride", "max_rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.seed < 0 or self.workers < 0:
+            raise ValueError(f"seed ({self.seed}) and workers ({self.workers}) must not be negative")
+        if self.window % self.patch:
+            raise ValueError(f"window ({self.window}) must be a multiple of patch ({self.patch})")
+        if self.width % self.heads:
+            raise ValueError(f"width ({self.width}) must be a multiple of heads ({self.heads})")
+        if self.batch < self.workers:
+            raise ValueError(f"batch ({self.batch}) must give each of {self.workers} workers a sample")
+        if not (self.train > 0 and self.validation > 0 and self.train + self.validation < 1):
+            raise ValueError(
+                f"train ({self.train:g}) and validation ({self.validation:g}) must be above 0, and their sum "
+                "below 1: the rest is the test period"
+            )
+        if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
+            raise ValueError(
+                f"learning_rate ({self.learning_rate:g}) must be above 0, and weight_decay "
+                f"({self.weight_decay:g}) not below it"
+            )
+        if not NAME_RULE.fullmatch(self.name):
+            raise ValueError(f"name ({self.name!r}) may hold letters, digits, '.', '_' and '-'")

@@ -4,7 +4,7 @@ from workloads.errors import WorkloadError
 
 
 class TrainingDataError(WorkloadError):
-    """The dataset's rows are not what the training job's config says."""
+    """The dataset's rows are not what the training job's config says, or too many."""
 
 
 class IncompleteDatasetError(WorkloadError):

@@ -35,7 +35,7 @@ from workloads.ticks.datasets import LAST_TABLE, missing_parts
 from workloads.ticks.schema import LEARNING, MODELS, SCORES
 from workloads.training.baselines import logistic, majority
 from workloads.training.config import TrainingConfig
-from workloads.training.errors import IncompleteDatasetError, NothingToTrainError
+from workloads.training.errors import IncompleteDatasetError, NothingToTrainError, TrainingDataError
 from workloads.training.forecasters import Forecaster, VitForecaster
 from workloads.training.loop import Alone, Epoch, Learner, Plan, Samples, Trained, trained
 from workloads.training.samples import (
@@ -59,6 +59,8 @@ from workloads.training.vit import VitShape
 
 INPUTS = (LAST_TABLE, "book_tensors", "labels")
 """Of which a data commit is made, in this order: then the tables that are read are as whole as it says."""
+ROW_BYTES = 2_300
+"""Of memory at the peak, for each grid row of 10 levels: measured."""
 Floats = NDArray[np.float64]
 
 
@@ -84,6 +86,7 @@ def run(archive: Archive, config: TrainingConfig) -> dict[str, Any]:
     given = config.data_commit
     commit = archive.checked(given) if given else dataset_commit(archive, config.dataset)
     check_whole(archive, config.dataset, commit)
+    check_rows(archive, config, commit)
     run_id = run_name(config, commit)
     summary: dict[str, Any] = {
         "run": run_id,
@@ -153,6 +156,21 @@ def check_whole(archive: Archive, dataset: str, commit: DataCommit) -> None:
         )
 
 
+def check_rows(archive: Archive, config: TrainingConfig, commit: DataCommit) -> None:
+    """Refuse a dataset that memory may not hold; the logs say how many rows it has."""
+    rows = sum(
+        file.rows
+        for partition in _stored(archive, "book_tensors", config.dataset, commit)
+        for file in archive.files("book_tensors", partition, commit)
+    )
+    if rows > config.max_rows:
+        raise TrainingDataError(
+            f"dataset {config.dataset} has {rows:,} grid rows, more than max_rows ({config.max_rows:,}); "
+            "make one of fewer dates or a longer step (dates, step_ns of the features job), or set max_rows "
+            f"higher where there is memory: about {rows * ROW_BYTES / 1e9:.1f} GB"
+        )
+
+
 def run_name(config: TrainingConfig, commit: DataCommit) -> str:
     """``vit-7d20b1e5``: by everything that decides the results, and nothing else."""
     content = json.dumps([_settings(config), commit.id, installed_version()], sort_keys=True)
@@ -165,8 +183,7 @@ def read_panel(archive: Archive, config: TrainingConfig, commit: DataCommit) -> 
     for table, columns in (("book_tensors", [*PANEL_COLUMNS, "date"]), ("labels", LABEL_COLUMNS)):
         parts = [
             archive.read(table, partition, columns=columns, at=commit)
-            for partition in archive.partitions(table, DatasetPartition)
-            if partition.dataset == config.dataset and f"{table}/{partition.path}" in commit.entries
+            for partition in _stored(archive, table, config.dataset, commit)
         ]
         if not parts:
             raise NothingToTrainError(
@@ -175,6 +192,15 @@ def read_panel(archive: Archive, config: TrainingConfig, commit: DataCommit) -> 
             )
         tables[table] = pa.concat_tables(parts)
     return panel(tables["book_tensors"], tables["labels"], config.levels)
+
+
+def _stored(archive: Archive, table: str, dataset: str, commit: DataCommit) -> list[DatasetPartition]:
+    """A dataset's partitions that a data commit names."""
+    return [
+        partition
+        for partition in archive.partitions(table, DatasetPartition)
+        if partition.dataset == dataset and f"{table}/{partition.path}" in commit.entries
+    ]
 
 
 def prepared(panel: Panel, config: TrainingConfig) -> tuple[Rows, Samples, Scaling, Periods]:
@@ -311,9 +337,10 @@ def _quality(
 
 
 def _settings(config: TrainingConfig) -> dict[str, Any]:
-    """The config without what doesn't decide the results: places, and the data commit, kept beside it."""
-    places = ("archive", "checkpoints", "data_commit")
-    return {k: v for k, v in dataclasses.asdict(config).items() if k not in places}
+    """The config without what doesn't decide the results (places, the limit) and without the data commit,
+    which is kept beside it."""
+    others = ("archive", "checkpoints", "data_commit", "max_rows")
+    return {k: v for k, v in dataclasses.asdict(config).items() if k not in others}
 
 
 def _table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:

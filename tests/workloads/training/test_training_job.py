@@ -1,6 +1,7 @@
 """The whole job on a small dataset, in this process."""
 
 import dataclasses
+import json
 from collections import Counter
 
 import numpy as np
@@ -8,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from tests.workloads.training.market import stored, tables
-from workloads.runtime.jobs import config_json, events_to, parse_config
+from workloads.runtime.jobs import JobConfigError, config_json, events_to, parse_config
 from workloads.ticks.archive import ArchiveError, DataCommit, MissingDataError, RunPartition
-from workloads.training.errors import IncompleteDatasetError
+from workloads.training.errors import IncompleteDatasetError, TrainingDataError
 from workloads.training.forecasters import forecast, load_model
 from workloads.training.job import TrainingConfig, dataset_commit, prepared, read_panel, run
 from workloads.training.samples import Split
@@ -201,6 +202,41 @@ def test_a_config_survives_json_and_a_typo_does_not(ended):
     assert parse_config(TrainingConfig, config_json(config), "test") == config
     with pytest.raises(Exception, match="epoch_count"):
         parse_config(TrainingConfig, '{"archive": "a", "dataset": "b", "epoch_count": 1}', "test")
+
+
+def test_more_rows_than_memory_is_meant_to_hold_are_refused_unread(market, ended, tmp_path, monkeypatch):
+    archive = stored(tmp_path, *market)
+    exactly = dataclasses.replace(SMALL, max_rows=5000)
+    assert run(archive, exactly)["run"] == ended[1]["run"], "the limit is no part of the run"
+    monkeypatch.setattr(archive, "read", None)
+    with pytest.raises(TrainingDataError, match=r"5,000 grid rows, more than max_rows \(4,999\); make one"):
+        run(archive, dataclasses.replace(SMALL, max_rows=4999))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stride": 0}, "stride must be at least 1, not 0"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"batch": -1}, "batch must be at least 1"),
+        ({"max_rows": 0}, "max_rows must be at least 1"),
+        ({"workers": -1}, r"workers \(-1\) must not be negative"),
+        ({"window": 63}, r"window \(63\) must be a multiple of patch \(4\)"),
+        ({"heads": 3}, r"width \(32\) must be a multiple of heads \(3\)"),
+        ({"batch": 3, "workers": 4}, "each of 4 workers a sample"),
+        ({"train": 0.0}, "must be above 0"),
+        ({"validation": 0.0}, "must be above 0"),
+        ({"train": 0.8, "validation": 0.2}, "the rest is the test period"),
+        ({"learning_rate": 0.0}, r"learning_rate \(0\) must be above 0"),
+        ({"weight_decay": -1.0}, "not below it"),
+        ({"name": "a/b"}, "may hold letters"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused_before_anything_is_read(change, message):
+    text = json.dumps({"archive": "a", "dataset": "b", **change})
+    with pytest.raises(JobConfigError, match=f"here is no TrainingConfig: config: .*{message}") as refused:
+        parse_config(TrainingConfig, text, "here")
+    assert "\n" not in str(refused.value)
 
 
 def changed_after(table, since):
