@@ -60,7 +60,7 @@ class BacktestConfig:
     currency: str | None = None
     """Trade only instruments quoted in it; None: all, which must then agree."""
     seed: int = 7
-    """Of the bootstrap."""
+    """Of the run, for its record and its id: nothing in the simulation is drawn at random."""
 
     def __post_init__(self) -> None:
         rules = (

@@ -96,7 +96,6 @@ def _statistics(outcomes: list[Outcome], inputs: Inputs, config: BacktestConfig)
             capital,
             inputs.currency,
             config.mark_ns,
-            config.seed,
         )
         for strategy in config.strategies
     }

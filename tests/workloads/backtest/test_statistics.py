@@ -7,6 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from workloads.backtest.statistics import (
+    Interval,
     StatisticsError,
     annual_return,
     annual_volatility,
@@ -48,46 +49,43 @@ def test_random_series_agree_with_empyrical(values):
     assert annual_volatility(returns, 252) == pytest.approx(empyrical.annual_volatility(returns), **close)
     assert annual_return(returns, 252) == pytest.approx(empyrical.annual_return(returns), **close)
     assert max_drawdown(returns) == pytest.approx(empyrical.max_drawdown(returns), **close)
-    if max_drawdown(returns) < -1e-9:
+    if max_drawdown(returns) < -1e-4:  # a smaller one has lost its last digits to 1
         assert calmar(returns, 252) == pytest.approx(empyrical.calmar_ratio(returns), **close)
 
 
 def test_a_series_without_variation_has_no_sharpe_ratio():
     assert sharpe(np.zeros(9), 252) is None
-    assert sharpe_interval(np.zeros(9), 252).value is None
+    assert sharpe_interval(np.zeros(9), 252, 1).value is None
     assert sharpe(np.array([0.1]), 252) is None
 
 
-def test_a_sharpe_interval_is_repeatable_and_holds_the_value():
-    returns = np.random.default_rng(1).normal(0.05, 1, 2_000)
-    one, two = sharpe_interval(returns, 252), sharpe_interval(returns, 252)
-    assert one == two
-    assert one.low < one.value < one.high
-    assert one != sharpe_interval(returns, 252, seed=8)
+def test_a_sharpe_interval_holds_the_value_and_needs_four_batches():
+    returns = np.random.default_rng(1).normal(0.05, 1, 240)
+    found = sharpe_interval(returns, 252, 60)
+    assert found.low < found.value < found.high
+    assert sharpe_interval(returns[1:], 252, 60) == Interval(sharpe(returns[1:], 252))
 
 
 def test_a_sharpe_interval_of_independent_returns_is_as_wide_as_theory_says():
     """Lo (2002), equation 9: standard error of the ratio per period, sqrt((1 + SR^2 / 2) / n)."""
-    returns = np.random.default_rng(2).normal(0.1, 1, 4_000)
-    found = sharpe_interval(returns, 1, block=1)
-    error = np.sqrt((1 + found.value**2 / 2) / len(returns))
-    assert (found.high - found.low) / (2 * 1.96 * error) == pytest.approx(1, abs=0.08)
+    random = np.random.default_rng(2)
+    found = [sharpe_interval(random.normal(1, 1, 1_200), 4, 60) for _ in range(200)]
+    width = np.mean([(one.high - one.low) ** 2 for one in found]) ** 0.5
+    error = 2 * np.sqrt((1 + 1 / 2) / 1_200)
+    assert width / (2 * 2.201 * error) == pytest.approx(1, abs=0.05)
 
 
-def test_blocks_widen_the_interval_where_returns_follow_each_other():
-    noise = np.random.default_rng(3).normal(0, 1, 4_000)
-    returns = np.convolve(noise, np.ones(20))[: len(noise)]
-    alone, blocks = (sharpe_interval(returns, 1, block=block) for block in (1, 100))
-    assert blocks.high - blocks.low > 3 * (alone.high - alone.low)
-
-
-def test_intervals_cover_the_true_ratio_about_as_often_as_they_say():
+@pytest.mark.parametrize(("follows", "ratio"), [(0.0, 0.1), (0.5, 1.0), (0.9, 0.2)])
+def test_intervals_cover_the_true_ratio_about_as_often_as_they_say(follows, ratio):
+    """AR(1) returns of deviation 1; 25 minutes of seconds."""
     random = np.random.default_rng(4)
-    inside = 0
-    for _ in range(200):
-        found = sharpe_interval(random.normal(0.1, 1, 300), 1, draws=200)
-        inside += found.low <= 0.1 <= found.high
-    assert 175 <= inside <= 200
+    returns = np.zeros((1_500, 400))
+    returns[0] = random.normal(size=400)
+    for t in range(1, 1_500):
+        noise = np.sqrt(1 - follows**2) * random.normal(size=400)
+        returns[t] = follows * returns[t - 1] + noise
+    found = [sharpe_interval(column + ratio, 1, 60) for column in returns.T]
+    assert 0.92 <= np.mean([one.low <= ratio <= one.high for one in found]) <= 0.98
 
 
 def test_a_lost_capital_has_no_return():
