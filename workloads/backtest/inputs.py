@@ -36,6 +36,7 @@ _ROWS = ["instrument_id", "ts", "segment", "bid_price", "ask_price", "bid_size",
 _ROWS += ["buy_volume", "sell_volume"]
 MARKET = ("mbo", "definitions", *MARKING)
 DERIVED = ("book_tensors", "labels", "scores")
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def read_inputs(archive: Archive, config: BacktestConfig, at: DataCommit) -> Inp
     definitions = Definitions(archive.read("definitions", at=at))
     known, left_out = _defined(rows, definitions, start)
     currency = _currency(known, config, left_out)
-    known = {i: fact for i, fact in known.items() if fact.currency == currency}
+    known = {i: fact for i, fact in known.items() if _quoted_in(fact) == currency}
     step_ns = _step(rows)
     instruments = {
         i: Instrument(
@@ -258,7 +259,7 @@ def _defined(
 
 def _currency(known: Mapping[int, Definition], config: BacktestConfig, left_out: dict[str, str]) -> str:
     """The currency that is traded; instruments of another are left out only where one was chosen."""
-    there = sorted({fact.currency or "unknown" for fact in known.values()})
+    there = sorted({_quoted_in(fact) for fact in known.values()})
     if config.currency is None and len(there) > 1:
         raise BacktestError(
             f"instruments are quoted in {', '.join(there)}, whose profits cannot be added; choose one with "
@@ -266,9 +267,14 @@ def _currency(known: Mapping[int, Definition], config: BacktestConfig, left_out:
         )
     chosen = config.currency or (there[0] if there else "")
     for i, fact in known.items():
-        if fact.currency != chosen:
-            left_out[f"instrument {i}"] = f"quoted in {fact.currency}, not in {chosen}"
+        if _quoted_in(fact) != chosen:
+            left_out[f"instrument {i}"] = f"quoted in {_quoted_in(fact)}, not in {chosen}"
     return chosen
+
+
+def _quoted_in(fact: Definition) -> str:
+    """The currency of a definition; `UNKNOWN` where the venue gave none."""
+    return fact.currency or UNKNOWN
 
 
 def _step(rows: Mapping[int, tuple[GridRows, Ints]]) -> int:

@@ -104,11 +104,16 @@ def annual_volatility(returns: Floats, per_year: float) -> float | None:
 
 
 def annual_return(returns: Floats, per_year: float) -> float | None:
-    """Compound growth a year. A NaN return counts as time that passed."""
+    """Compound growth a year; None where it is beyond float64. A NaN return counts as time that passed."""
     if not len(returns):
         return None
     growth = float(np.prod(1 + np.nan_to_num(returns)))
-    return growth ** (per_year / len(returns)) - 1 if growth > 0 else -1.0
+    if growth <= 0:
+        return -1.0
+    try:
+        return float(math.expm1(math.log(growth) * per_year / len(returns)))
+    except OverflowError:
+        return None
 
 
 def max_drawdown(returns: Floats) -> float:
@@ -118,7 +123,7 @@ def max_drawdown(returns: Floats) -> float:
 
 
 def calmar(returns: Floats, per_year: float) -> float | None:
-    """Annual return over the deepest drawdown; None where there was none."""
+    """Annual return over the deepest drawdown; None where there was none, or the return is beyond float64."""
     grown, fallen = annual_return(returns, per_year), max_drawdown(returns)
     return grown / -fallen if grown is not None and fallen < 0 else None
 
@@ -133,16 +138,6 @@ class RoundTrips:
     """Lots that opened it and added to it; as many closed it."""
     held_ns: Ints
     """Sum over its lots of the time that each was held: x lots, from first bought to first sold."""
-
-    @property
-    def hit_rate(self) -> float | None:
-        """Share of the trips that made a profit; None without a trip."""
-        return float((self.profit > 0).mean()) if len(self.profit) else None
-
-    @property
-    def holding_ns(self) -> float | None:
-        """Average time that a lot was held."""
-        return float(self.held_ns.sum() / self.lots.sum()) if len(self.profit) else None
 
 
 def round_trips(ts: Ints, lots: Ints, cash: Ints, charges: Ints) -> RoundTrips:

@@ -177,7 +177,7 @@ def table(schema: pa.Schema, columns: dict[str, object], **constant: object) -> 
 
 
 def definitions(
-    ids: list[int], multiplier: int = 50_000_000_000, currency: str = "USD", channel: int = 310
+    ids: list[int], multiplier: int = 50_000_000_000, currency: str | None = "USD", channel: int = 310
 ) -> pa.Table:
     return table(
         DEFINITIONS.arrow,

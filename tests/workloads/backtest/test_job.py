@@ -507,3 +507,17 @@ def test_before_the_first_usable_row_of_the_period_the_mark_is_the_last_one_befo
     ledger = rows(archive, quiet(archive), "ledger")
     mid = (grid["bid_price"][last] + grid["ask_price"][last]) // 2
     assert set(ledger["mark"][ledger["ts"] < start + 4 * 10**9]) == {mid}
+
+
+def test_instruments_of_no_stated_currency_are_traded_as_such(tmp_path):
+    archive = market.write(str(tmp_path / "a"), [market.path(seconds=120)])
+    nameless = market.definitions([1], currency=None)
+    later = pc.add(nameless["ts_sent"].cast(pa.int64()), 1).cast(nameless["ts_sent"].type)
+    at = nameless.column_names.index("ts_sent")
+    archive.commit(
+        "definitions", market.PARTITION, {"b": nameless.set_column(at, nameless.schema.field(at), later)}
+    )
+    summary = quiet(archive)
+    assert summary["left_out"] == {} and summary["strategies"]["vit"]["trades"] > 0
+    assert summary["strategies"]["vit"]["currency"] == "unknown"
+    assert quiet(archive, currency="unknown")["strategies"] == summary["strategies"]
