@@ -526,7 +526,7 @@ def _quoted(rows: pa.Table) -> NDArray[np.bool_]:
 
 def _ticks(definitions: pa.Table) -> _InForce:
     """Tick of each instrument; 0 where its definition gives none, or was deleted."""
-    rows = definitions.filter(pc.is_valid(definitions["ts_sent"]))
+    rows = _sent(definitions)
     defined = _quoted(rows) & (column(rows, "update_action", np.uint8, 0) != DELETED)
     tick = np.where(defined, column(rows, "tick", np.int64, 0), 0)
     ids = column(rows, "instrument_id", np.int32, NULL_INSTRUMENT)

@@ -217,7 +217,8 @@ class Market:
                 f"no definitions for {partition.path} under {archive.uri}, and none of earlier dates of this "
                 "channel: without a tick nothing can be scaled; store the definitions of that day first"
             )
-        self.definitions = Definitions(definitions)
+        late = flag(definitions, "row_flags", RowFlag.LATE, definitions.num_rows)
+        self.definitions = Definitions(definitions.filter(pa.array(~late)))  # as the cleaner takes them
         self._definitions = definitions
 
     def cleaner(self, rules: Rules) -> Cleaner:

@@ -132,12 +132,6 @@ class Mending:
         self._behind = behind  # the place behind which each row belongs
         self._given = 0
 
-    @classmethod
-    def nothing(cls) -> "Mending":
-        """Of a stream without losses and resets."""
-        place, ts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
-        return cls(Losses(place, ts), Mends.none(), Resets(place, ts), MBO.arrow.empty_table(), place)
-
     def rows_stale(self, instrument_id: NDArray[np.int32], place: Places, ts_sent: Int) -> NDArray[np.bool_]:
         """Whether a loss lies before each row and its instrument's book was not mended when it was sent.
 
@@ -185,12 +179,6 @@ class Mending:
         order = np.argsort(np.concatenate([2 * before, 2 * np.arange(rows.num_rows) + 1]), kind="stable")
         both = pa.concat_tables([new, rows]).take(order)
         return both, np.where(order < new.num_rows, -1, order - new.num_rows)
-
-    def rest(self) -> pa.Table:
-        """The mending rows behind the last batch."""
-        left = self.rows.slice(self._given)
-        self._given = self.rows.num_rows
-        return left
 
     def _mended(self, instrument_id: NDArray[np.int32], loss: Int) -> tuple[Int, Places]:
         """When each instrument's book is right again after each loss, and the place that it holds then."""

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # s
 from workloads.training.checkpoint import pack, unpack
 from workloads.training.errors import StateError
 from workloads.training.loop import load_weights, log_probabilities
-from workloads.training.samples import STEPS, Floats32, Ints, Panel, Scaling, windows
+from workloads.training.samples import STEPS, Floats32, Ints, Scaling, windows
 from workloads.training.vit import Vit, VitShape
 
 Floats = NDArray[np.float64]
@@ -125,11 +125,6 @@ def load_model(data: bytes) -> Forecaster:
     except (KeyError, TypeError) as error:
         raise StateError(f"the stored model lacks {error}; train again") from error
     raise StateError(f"unknown model {about['model']!r}; known: vit, logistic, majority")
-
-
-def forecast(forecaster: Forecaster, panel: Panel, rows: Ints) -> Floats:
-    """[len(rows), 3] from unscaled inputs."""
-    return forecaster.probabilities(forecaster.scaling(panel.inputs_NF), rows)
 
 
 def linear_inputs(scaled_NF: Floats32, rows: Ints, window: int) -> Floats32:

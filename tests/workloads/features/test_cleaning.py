@@ -137,6 +137,15 @@ def test_rows_in_wire_units_or_of_an_instrument_without_tick_are_unscaled():
     assert mbo_flags(order(1, RESET, instrument=None, price=None)) == [""]
 
 
+def test_a_definition_that_came_late_counts_for_nothing():
+    late = {"tick": TICK, "high_limit": 1, "row_flags": int(RowFlag.LATE)}
+    both = rows(
+        "definitions", {"instrument_id": ES, "tick": TICK}, {"instrument_id": CL, **late}, ts_sent=OPEN
+    )
+    given = rows("mbo", order(1), order(2, instrument=CL))
+    assert names(cleaner(definitions=both).mbo(given)) == ["", "unscaled"]
+
+
 def test_outside_the_session_the_market_is_closed_but_books_take_its_orders():
     given = [order(k, ts=ts) for k, ts in enumerate((OPEN - 1, OPEN, CLOSE - 1, CLOSE), 1)]
     made = cleaner()

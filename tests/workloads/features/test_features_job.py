@@ -330,6 +330,23 @@ def test_a_data_commit_that_the_archive_does_not_hold_is_refused(market, config,
             run(market, replace(config, data_commit=commit))
 
 
+def test_an_instrument_whose_definition_came_late_has_no_books(market, made, tmp_path):
+    ids = set(derived(market, made, "book_tensors")["instrument_id"].to_pylist())
+    one = min(ids)
+
+    def late(table, given):
+        if table != "definitions":
+            return given
+        flags = np.where(given["instrument_id"].to_numpy() == one, RowFlag.LATE, 0).astype(np.uint8)
+        return given.set_column(
+            given.column_names.index("row_flags"), given.schema.field("row_flags"), pa.array(flags)
+        )
+
+    archive = copy_of(market, tmp_path, late)
+    summary = run(archive, FeaturesConfig(archive.uri))
+    assert set(derived(archive, summary, "book_tensors")["instrument_id"].to_pylist()) == ids - {one}
+
+
 @pytest.mark.parametrize("rows", [997, 20_000])
 def test_how_rows_are_cut_into_batches_makes_no_difference(market, config, made, tmp_path, monkeypatch, rows):
     monkeypatch.setattr("workloads.ticks.archive.BATCH_ROWS", rows)

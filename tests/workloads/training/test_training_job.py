@@ -12,7 +12,7 @@ from tests.workloads.training.market import stored, tables
 from workloads.runtime.jobs import JobConfigError, config_json, events_to, parse_config
 from workloads.ticks.archive import ArchiveError, DataCommit, MissingDataError, RunPartition
 from workloads.training.errors import IncompleteDatasetError, TrainingDataError
-from workloads.training.forecasters import forecast, load_model
+from workloads.training.forecasters import load_model
 from workloads.training.job import TrainingConfig, dataset_commit, prepared, read_panel, run
 from workloads.training.samples import Split
 
@@ -89,7 +89,8 @@ def test_a_stored_model_makes_the_stored_scores(ended):
     used = prepared(found, SMALL)[0]
     for row in archive.read("models", where).to_pylist():
         scores = archive.read("scores", where, filter=pa.compute.field("model") == row["model"])
-        again = forecast(load_model(row["parameters"]), found, used.scored)
+        model = load_model(row["parameters"])
+        again = model.probabilities(model.scaling(found.inputs_NF), used.scored)
         assert np.array_equal(again[:, 2], scores["p_up"].to_numpy())
         assert row["as_of"].value == found.end_N[np.r_[used.train, used.validation]].max()
         assert row["as_of"].value <= summary["periods"]["test"]
@@ -131,7 +132,7 @@ def test_no_score_knows_what_comes_after_it(ended, market, part, tmp_path):
     earlier = found.ts_N[used.scored] < since
     for row in archive.read("models", RunPartition(summary["run"])).to_pylist():
         model = load_model(row["parameters"])
-        before, after = forecast(model, found, used.scored), forecast(model, later, used.scored)
+        before, after = (model.probabilities(model.scaling(p.inputs_NF), used.scored) for p in (found, later))
         assert np.array_equal(before[earlier], after[earlier])
         assert model.name == "majority" or not np.array_equal(before[~earlier], after[~earlier])
 
