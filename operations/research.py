@@ -84,4 +84,4 @@ def _config(stage: str, folder: Path, market: DataCommit, seed: int, record: dic
         checkpoints = str((folder / "jobs/checkpoints").absolute())
         return TrainingConfig(archive=archive, dataset=dataset, seed=seed, checkpoints=checkpoints)
     run = record["training"]["result"]["run"]
-    return BacktestConfig(archive=archive, dataset=dataset, scores_run=run, data_commit=market, seed=seed)
+    return BacktestConfig(archive=archive, dataset=dataset, scores_run=run, data_commit=market)

@@ -50,6 +50,9 @@ RULES = {
     "gap": "a packet of its interval never came",
     "outlier": "trade far outside its book",
     "closed": "not in continuous trading",
+    "in_no_time_bar": "trades whose time bar met a loss, a session's end or the end of the data",
+    "in_no_volume_bar": "trades whose volume bar was not filled before one of these",
+    "in_no_dollar_bar": "trades whose dollar bar was not filled before one of these",
     "unscaled": "no definition: price in wire units",
 }
 """The cleaning rules in a reader's words (`workloads.ticks.codes.CleaningRule`)."""

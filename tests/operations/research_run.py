@@ -333,7 +333,7 @@ def _run(simulated: bool, strategies: dict[str, Any], commit: Any, seed: int) ->
             },
             "backtest": {
                 "config": {"dataset": DATASET, "scores_run": TRAINED, "latency_ns": 5_000_000}
-                | {"report_latency_ns": 5_000_000, "mark_ns": NANO, "seed": 7}
+                | {"report_latency_ns": 5_000_000, "mark_ns": NANO}
                 | {"cost": {"commission": 0.5, "impact": 1.0}, "position": {"max_position": 1}},
                 "result": {"run": TESTED, "training_run": TRAINED, "dataset": DATASET}
                 | {"data_commit": made_from, "strategies": strategies},

@@ -59,8 +59,6 @@ class BacktestConfig:
     """Currency that returns refer to; None: the notional of all largest positions at the first mid."""
     currency: str | None = None
     """Trade only instruments quoted in it ("unknown": of no stated one); None: all, which must then agree."""
-    seed: int = 7
-    """Of the run, for its record and its id: nothing in the simulation is drawn at random."""
 
     def __post_init__(self) -> None:
         rules = (

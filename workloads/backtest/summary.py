@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from workloads.backtest.simulation import Outcome
 from workloads.backtest.statistics import (
     annual_volatility,
-    calmar,
     intervals_per_year,
     max_drawdown,
     returns_of,
@@ -50,9 +49,8 @@ def statistics_of(outcomes: Sequence[Outcome], capital: float, currency: str, ma
     Money in currency. ``turnover``: notional traded over capital, of the whole period. ``hit_rate``: share
     of the round trips (flat to flat, one instrument) that made a profit after all costs. ``cost_share``:
     costs over the size of the gross profit; null where that is 0. ``max_drawdown``: deepest fall of capital
-    plus profit, a share of its highest value before. ``calmar``: annual return over it; null where there was
-    no fall, or a short period's growth is beyond float64 in a year. ``holding_seconds``: average time that a
-    lot was held. ``open_lots``: held when the data end, marked at the last mid.
+    plus profit, a share of its highest value before. ``holding_seconds``: average time that a lot was held.
+    ``open_lots``: held when the data end, marked at the last mid.
     """
     zero: NDArray[np.float64] = np.zeros(1)
     net = sum((o.ledger.value / NANO for o in outcomes), zero)
@@ -85,7 +83,6 @@ def statistics_of(outcomes: Sequence[Outcome], capital: float, currency: str, ma
         "sharpe_high": ratio.high,
         "volatility": annual_volatility(returns, per_year),
         "max_drawdown": max_drawdown(returns),
-        "calmar": calmar(returns, per_year),
         "max_drawdown_currency": float((equity - np.maximum.accumulate(equity)).min()),
         "turnover": traded / capital if capital else None,
         "orders": sum(len(o.decided) for o in outcomes),

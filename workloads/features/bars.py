@@ -98,6 +98,18 @@ class Bars:
         self._until = np.append(-1, none if lost_until is None else lost_until)
         self._numbers: dict[int, int] = {}
         self._open = np.zeros((0, len(KINDS)), _BAR)
+        self._given: NDArray[np.int64] = np.zeros(0, np.int64)
+        """Trades of each instrument, and below those that are in finished bars, by kind."""
+        self._barred: NDArray[np.int64] = np.zeros((0, len(KINDS)), np.int64)
+
+    def in_none(self) -> dict[tuple[str, int], int]:
+        """Trades in no finished bar, by kind and instrument: their bar met a loss, a session or the end."""
+        left = self._given[:, None] - self._barred
+        return {
+            (kind, i): int(left[number, k])
+            for i, number in self._numbers.items()
+            for k, kind in enumerate(KINDS)
+        }
 
     def add(self, trades: Trades) -> pa.Table:
         """The bars that these trades finished, in that order.
@@ -105,6 +117,7 @@ class Bars:
         A time bar is finished by its instrument's next trade behind it; see `finish` for the last ones.
         """
         number = self._number(trades.instrument_id)
+        self._given += np.bincount(number, minlength=len(self._given))
         # 1e-9 x 1e-9: in units of turnover, so that the sum needs no division.
         factor = _distinct(trades.multiplier)
         limits = [-(-self._widths.dollars * NANO * NANO // m) if m else _NEVER for m in factor[0].tolist()]
@@ -130,10 +143,13 @@ class Bars:
         new = [i for i in ids.tolist() if i not in self._numbers]
         self._numbers.update({i: len(self._numbers) + n for n, i in enumerate(new)})
         self._open = np.concatenate([self._open, np.zeros((len(new), len(KINDS)), _BAR)])
+        self._given = np.concatenate([self._given, np.zeros(len(new), np.int64)])
+        self._barred = np.concatenate([self._barred, np.zeros((len(new), len(KINDS)), np.int64)])
         numbers: Int = np.array([self._numbers[i] for i in ids.tolist()], np.int64)[places]
         return numbers
 
     def _table(self, bars: NDArray[Any]) -> pa.Table:
+        np.add.at(self._barred, (bars["instrument"], bars["kind"]), bars["trades"])
         ids = np.array([*self._numbers], np.int32)
         kinds = pa.DictionaryArray.from_arrays(bars["kind"].astype(np.int32), pa.array(KINDS))
         stamp = BARS.arrow.field("ts_start").type

@@ -292,6 +292,12 @@ class Counts:
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, int], NDArray[np.int64]] = {}
+        self._left: list[tuple[int, str, str, int, int]] = []
+
+    def leave_out(self, source: str, rule: str, instrument: int, rows: int) -> None:
+        """Count rows that no cleaning rule touched and that were left out all the same."""
+        if rows:
+            self._left.append((instrument, source, rule, rows, rows))
 
     def add(self, source: str, rows: pa.Table, flags: Flags) -> None:
         """Count rows of the table ``source``, once their flags are final."""
@@ -318,6 +324,7 @@ class Counts:
             for (of, instrument), counts in counted
             if of == source and counts[rule][0]
         ]
+        rows += sorted(self._left, key=lambda row: (row[1], row[2], row[0]))
         columns = list(zip(*rows, strict=True)) if rows else [()] * len(CLEANING.arrow)
         arrays = [pa.array(values, f.type) for values, f in zip(columns, CLEANING.arrow, strict=True)]
         return pa.table(arrays, schema=CLEANING.arrow)

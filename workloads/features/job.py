@@ -342,7 +342,10 @@ class Builder:
         """What is left at the end of the partition."""
         made = self._trades(trades)
         last = max(self._clock, int(trades[1][-1]) if trades else 0)
-        return [*made, ("bars", self._bars.finish(last))]
+        bars = self._bars.finish(last)
+        for (kind, instrument), rows in self._bars.in_none().items():
+            self.counts.leave_out("bars", f"in_no_{kind}_bar", instrument, rows)
+        return [*made, ("bars", bars)]
 
     def _flagged(self, source: str, rows: pa.Table, flags: Flags) -> tuple[str, pa.Table]:
         self.counts.add(source, rows, flags)
@@ -475,7 +478,7 @@ def summary(archive: Archive, dataset: str, at: DataCommit) -> Summary:
             clean += int((segment >= 0).sum())
             numbers |= set(np.unique(segment[segment >= 0]).tolist())
         parts += len(numbers)
-    counted = pa.concat_tables([archive.read("cleaning", day) for day in days])
+    counted = pa.concat_tables([archive.read("cleaning", day) for day in days]).unify_dictionaries()
     sums = (
         counted.group_by(["source", "rule"])
         .aggregate([("rows", "sum"), ("excluded", "sum")])

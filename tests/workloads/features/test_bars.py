@@ -100,6 +100,15 @@ def test_no_bar_reaches_across_a_session():
     assert [bar[0] for bar in of_kind(table, "time")] == [10]
 
 
+def test_trades_in_no_finished_bar_are_counted_by_kind():
+    """The time bar of the last trade is not over; nor is any volume or dollar bar but that of 6 lots."""
+    bars = Bars(Widths(10, 6, 10**9))
+    bars.add(trades(ROWS[:2]))
+    bars.add(trades(ROWS[2:]))
+    bars.finish(39)
+    assert bars.in_none() == {("time", 7): 1, ("volume", 7): 1, ("dollar", 7): 4}
+
+
 def oracle(rows: list[Trade], kind: str, widths: Widths) -> list[tuple[int, ...]]:
     """Bars of one instrument, without losses, in plain Python."""
     found, bar = [], []
