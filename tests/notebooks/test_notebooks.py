@@ -84,7 +84,6 @@ def test_the_committed_notebook_names_no_path_of_a_machine(path):
     assert not re.search(r"(?<![\w.</])/(home|root|tmp|work|usr|var|Users)/", path.read_text())
 
 
-@pytest.mark.xfail(reason="outputs of research_polars wait for `make notebooks` on the first full run")
 @pytest.mark.parametrize("name", [DATASET, TRAINING, BACKTEST])
 def test_the_committed_outputs_are_those_of_a_run_and_not_of_this_tests_sample(name):
     assert not any(name in path.read_text() for path in notebooks())
